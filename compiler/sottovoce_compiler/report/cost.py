@@ -1,0 +1,50 @@
+"""What a bundle costs on any machine: bytes, multiplications and cache, counted from the model's shape.
+
+Counted, not timed: the figures are the same wherever the bundle was made.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sottovoce_compiler.families.whisper import WhisperSpec
+from sottovoce_compiler.lowerings.onnx.linear import BlockLinear, DynamicInt8Linear, FloatLinear, Linear
+from sottovoce_compiler.lowerings.onnx.recipe import Recipe
+
+_FLOAT_BYTES = 4
+
+
+def whisper_cost(spec: WhisperSpec, recipe: Recipe, files: Mapping[str, bytes | Path]) -> dict[str, Any]:
+    """Sizes of model files in bytes, precision by part, multiply-adds for the longest window and for a token, and
+    cache."""
+    attention = 4 * spec.width**2
+    encoder_weights = spec.encoder_layers * (attention + 2 * spec.width * spec.encoder_ffn)
+    cross = spec.decoder_layers * 2 * spec.width**2
+    decoder_weights = spec.decoder_layers * (attention + 2 * spec.width**2 + 2 * spec.width * spec.decoder_ffn)
+    frames = spec.n_audio_ctx
+    scores = 2 * spec.encoder_layers * frames**2 * spec.width
+    per_frame = 2 * spec.decoder_layers * spec.width
+    return {
+        "file_bytes": {name: _size(content) for name, content in sorted(files.items())},
+        "precision": {part: describe(getattr(recipe, part)) for part in ("encoder", "decoder", "head")},
+        "encoder_macs_30s": frames * (encoder_weights + cross) + scores,
+        "decoder_macs_per_token": decoder_weights + spec.vocab_size * spec.width + frames * per_frame,
+        "cross_cache_bytes_30s": frames * per_frame * _FLOAT_BYTES,
+        "self_cache_bytes_per_token": per_frame * _FLOAT_BYTES,
+    }
+
+
+def describe(linear: Linear) -> str:
+    """One line about how a part's weights are kept and multiplied."""
+    match linear:
+        case BlockLinear(bits, block):
+            return f"int{bits} weights in blocks of {block}, int8 activations"
+        case DynamicInt8Linear(levels):
+            return f"int8 weights a channel ({levels} levels), uint8 activations a tensor"
+        case FloatLinear(half):
+            return "float16 weights, float32 products" if half else "float32"
+    raise TypeError(f"no description of {type(linear).__name__}")
+
+
+def _size(content: bytes | Path) -> int:
+    return content.stat().st_size if isinstance(content, Path) else len(content)

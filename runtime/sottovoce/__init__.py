@@ -1,0 +1,49 @@
+"""Speech recognition that stays on the device: compiled bundles in, words out.
+
+Names are looked up when first used, so that `import sottovoce` costs next to nothing and brings in neither
+NumPy nor an engine. The table below is all that is public here.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sottovoce.errors import AudioError as AudioError
+    from sottovoce.errors import BundleError as BundleError
+    from sottovoce.errors import EngineError as EngineError
+    from sottovoce.errors import InputError as InputError
+    from sottovoce.errors import MissingExtraError as MissingExtraError
+    from sottovoce.errors import SottovoceError as SottovoceError
+    from sottovoce.transcriber import Transcriber as Transcriber
+    from sottovoce.types import Segment as Segment
+    from sottovoce.types import TranscribeOptions as TranscribeOptions
+    from sottovoce.types import TranscriptionInfo as TranscriptionInfo
+    from sottovoce.types import Word as Word
+
+__version__ = "0.1.0"
+
+_HOME = {  # public name -> module
+    "Transcriber": "transcriber",
+    "Segment": "types",
+    "Word": "types",
+    "TranscriptionInfo": "types",
+    "TranscribeOptions": "types",
+    "SottovoceError": "errors",
+    "InputError": "errors",
+    "AudioError": "errors",
+    "BundleError": "errors",
+    "MissingExtraError": "errors",
+    "EngineError": "errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'sottovoce' has no attribute {name!r}")
+    value = getattr(import_module(f"sottovoce.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -1,0 +1,251 @@
+"""Whisper's two graphs on onnxruntime's CPU provider.
+
+Knows sessions, bindings and buffers; knows nothing of text, rules or segments. Weights are mapped from the bundle
+itself, zip or folder; the self-attention cache is written in place; a batch holds one stacked copy of its rows'
+cross-attention.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from sottovoce.bundle import Bundle
+from sottovoce.errors import BundleError, EngineError
+from sottovoce.onnx_external import load_graph
+
+Float = NDArray[np.float32]
+Int = NDArray[np.int64]
+Cross = dict[str, Any]  # name in the graph -> OrtValue
+
+ENCODER, DECODER, WEIGHTS = "encoder.onnx", "decoder.onnx", "weights.bin"
+_FOLDER_KEY = "session.model_external_initializers_file_folder_path"
+_HIDDEN = np.float32(-1e9)  # added to the scores of frames that a shorter row of a batch does not have
+_MIN_SAMPLES = 400  # the spectrogram reflects 200 samples at the start; shorter audio is followed by silence
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the engine must know to size buffers; from the manifest's `model` and `audio`."""
+
+    layers: int
+    heads: int
+    head_width: int
+    vocab_size: int
+    text_context: int
+    frame_samples: int
+    max_frames: int
+
+    @classmethod
+    def of(cls, model: Mapping[str, Any], audio: Mapping[str, Any]) -> "Shape":
+        """Raises BundleError naming the number that is missing or absurd."""
+
+        def bounded(group: Mapping[str, Any], key: str, most: int) -> int:
+            value = group.get(key)
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
+                raise BundleError(f"the manifest has {key} = {value!r}; 1 to {most} is possible")
+            return value
+
+        return cls(
+            layers=bounded(model, "decoder_layers", 256),
+            heads=bounded(model, "decoder_heads", 256),
+            head_width=bounded(model, "head_width", 1024),
+            vocab_size=bounded(model, "vocab_size", 1 << 20),
+            text_context=bounded(model, "text_context", 1 << 14),
+            frame_samples=bounded(audio, "frame_samples", 1 << 12),
+            max_frames=bounded(audio, "max_frames", 1 << 14),
+        )
+
+    def cross_names(self) -> list[str]:
+        return [f"cross_{kind}_{i}" for i in range(self.layers) for kind in ("key", "value")]
+
+
+class OnnxWhisper:
+    """The engine of one bundle. Cheap to make; `load` opens the sessions."""
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        self._bundle = bundle
+        self._threads = threads
+        self.shape = Shape.of(bundle.manifest.model, bundle.manifest.audio)
+        self._encoder: Any = None
+        self._decoder: Any = None
+
+    def load(self) -> None:
+        """Open both sessions, side by side, while the weights' checksum is taken.
+
+        Raises BundleError when the weights are damaged, EngineError when onnxruntime refuses a graph.
+        """
+        if self._decoder is not None:
+            return
+        with ThreadPoolExecutor(3) as pool:
+            # The graphs' own digests are checked before they are parsed; a flipped bit in plain weights crashes
+            # nothing.
+            intact = pool.submit(self._bundle.check_file, WEIGHTS)
+            encoder = pool.submit(self._session, ENCODER, True)
+            decoder = pool.submit(self._session, DECODER, False)
+            intact.result()
+            self._encoder, self._decoder = encoder.result(), decoder.result()
+
+    def close(self) -> None:
+        """Give the sessions' memory back."""
+        self._encoder = self._decoder = None
+
+    def bytes_per_second(self) -> int:
+        shape = self.shape
+        frames = 16_000 // shape.frame_samples
+        return frames * 2 * shape.layers * shape.heads * shape.head_width * 4
+
+    def start(self, clips: Sequence[Float], capacity: int) -> "OnnxBatch":
+        """See `engines.SpeechEngine.start`. Raises EngineError when onnxruntime does."""
+        self.load()
+        encoded = (self._encode(clip) for clip in clips)
+        cross = next(encoded) if len(clips) == 1 else _stack(encoded, len(clips), self.shape)
+        return OnnxBatch(self._decoder, self.shape, cross, len(clips), min(capacity, self.shape.text_context))
+
+    def _encode(self, samples: Float) -> Cross:
+        """Keys and values for every decoder layer, and the bias of every key, by the graph's names."""
+        audio = np.ascontiguousarray(samples[: self.shape.max_frames * self.shape.frame_samples], np.float32)
+        if audio.size < _MIN_SAMPLES:
+            audio = np.pad(audio, (0, _MIN_SAMPLES - audio.size))
+        binding = self._encoder.io_binding()
+        binding.bind_cpu_input("audio", audio[None])
+        names = [*self.shape.cross_names(), "key_bias"]
+        for name in names:
+            binding.bind_output(name)
+        _run(self._encoder, binding)
+        return dict(zip(names, binding.get_outputs(), strict=True))
+
+    def _session(self, name: str, large_runs: bool) -> Any:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # The graphs are written in their final form: fusing further costs load time, and made them slower where tried.
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        graph = load_graph(self._bundle, name)
+        options.add_session_config_entry(_FOLDER_KEY, str(graph.folder))
+        if large_runs:
+            # Audio comes in every length: an arena would keep the largest of every temporary for good. And its
+            # threads must not spin while the decoder runs.
+            options.enable_cpu_mem_arena = False
+            options.enable_mem_pattern = False
+            options.add_session_config_entry("session.force_spinning_stop", "1")
+        try:
+            return ort.InferenceSession(graph.model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises its own types, which differ between versions
+            raise EngineError(f"onnxruntime cannot open {name}: {str(error).splitlines()[0]}") from error
+
+
+class OnnxBatch:
+    """Rows decoded together; see `engines.DecodeBatch`."""
+
+    def __init__(self, session: Any, shape: Shape, cross: Cross, rows: int, capacity: int) -> None:
+        self._session, self._shape, self._capacity, self._rows = session, shape, capacity, rows
+        self._cross = cross
+        self._total = np.zeros(rows, np.int32)
+        size = (rows, shape.heads, capacity, shape.head_width)
+        names = [f"{kind}_{i}" for i in range(shape.layers) for kind in ("key", "value")]
+        self._past: dict[str, Float] = {name: np.zeros(size, np.float32) for name in names}
+        self._alignment: Any = None
+        self._binding = self._bind()
+
+    @property
+    def rows(self) -> int:
+        return self._rows
+
+    @property
+    def length(self) -> int:
+        """Tokens fed so far."""
+        return int(self._total[0])
+
+    def run(self, tokens: Int, logit_positions: Sequence[int]) -> Float:
+        """See `engines.DecodeBatch.run`. Raises EngineError past the capacity."""
+        if self.length + tokens.shape[1] > self._capacity:
+            raise EngineError(f"{self.length} + {tokens.shape[1]} tokens exceed the capacity of {self._capacity}")
+        self._total += np.int32(tokens.shape[1])
+        binding = self._binding
+        binding.bind_cpu_input("tokens", np.ascontiguousarray(tokens, np.int64))
+        binding.bind_cpu_input("total_length", self._total)
+        binding.bind_cpu_input("logit_positions", np.asarray(logit_positions, np.int64))
+        binding.bind_output("logits")
+        binding.bind_output("alignment")
+        _run(self._session, binding)
+        # Outputs come in the order of binding, and binding again keeps the place: these two follow the caches.
+        *_, logits, self._alignment = binding.get_outputs()
+        result: Float = logits.numpy()
+        return result
+
+    def alignment(self) -> Float:
+        """See `engines.DecodeBatch.alignment`."""
+        result: Float = self._alignment.numpy()
+        return result
+
+    def restart(self) -> None:
+        """See `engines.DecodeBatch.restart`."""
+        self._total[:] = 0
+
+    def fork(self, rows: Sequence[int], *, past: bool) -> "OnnxBatch":
+        """See `engines.DecodeBatch.fork`. Rows of one audio share it: the graph broadcasts a single row."""
+        shared = next(iter(self._cross.values())).shape()[0] == 1
+        wanted = [0] if shared else list(dict.fromkeys(rows)) if len(set(rows)) == 1 else list(rows)
+        cross = self._cross if shared else {name: _take(value, wanted) for name, value in self._cross.items()}
+        batch = OnnxBatch(self._session, self._shape, cross, len(rows), self._capacity)
+        if past:
+            batch._total[:] = self._total[list(rows)]
+            for name, cache in batch._past.items():
+                cache[:, :, : self.length] = self._past[name][list(rows), :, : self.length]
+        return batch
+
+    def reorder(self, rows: Sequence[int]) -> None:
+        """See `engines.DecodeBatch.reorder`."""
+        if list(rows) == list(range(self._rows)):
+            return
+        for cache in self._past.values():
+            cache[:, :, : self.length] = cache[list(rows), :, : self.length]
+
+    def _bind(self) -> Any:
+        """Bind what stays from run to run: the audio, and each cache as both past and present."""
+        binding = self._session.io_binding()
+        for name, value in self._cross.items():
+            binding.bind_ortvalue_input(name, value)
+        for name, cache in self._past.items():
+            value = ort.OrtValue.ortvalue_from_numpy(cache)  # a view: the graph writes into `cache`
+            binding.bind_ortvalue_input(f"past_{name}", value)
+            binding.bind_ortvalue_output(f"present_{name}", value)
+        return binding
+
+
+def _stack(encoded: Iterable[Cross], rows: int, shape: Shape) -> Cross:
+    """Clips as rows of one block for each name, as long as the longest clip, the rest hidden.
+
+    Each part is given up as soon as it is copied: a batch holds its audio once, and one name twice for a moment.
+    """
+    parts = list(encoded)
+    longest = max(int(part["key_bias"].shape()[-1]) for part in parts)
+    stacked: Cross = {}
+    for name in [*shape.cross_names(), "key_bias"]:
+        axis = 2 if "value" in name else 3
+        dims = [rows, *parts[0][name].shape()[1:]]
+        dims[axis] = longest
+        block = np.full(dims, _HIDDEN if name == "key_bias" else 0, np.float32)
+        for row, part in enumerate(parts):
+            value = part.pop(name).numpy()
+            _, first, second, third = value.shape
+            block[row, :first, :second, :third] = value[0]
+        stacked[name] = ort.OrtValue.ortvalue_from_numpy(block)
+    return stacked
+
+
+def _take(value: Any, rows: Sequence[int]) -> Any:
+    return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value.numpy()[list(rows)]))
+
+
+def _run(session: Any, binding: Any) -> None:
+    try:
+        session.run_with_iobinding(binding)
+    except Exception as error:  # onnxruntime raises its own types, which differ between versions
+        raise EngineError(f"onnxruntime: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,84 @@
+"""Opening a speech bundle: everything a transcriber holds once it is loaded, each checked as it is read."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sottovoce.bundle import Bundle, open_bundle
+from sottovoce.chunking import MAX_CHUNK, chunks
+from sottovoce.decoding.grammar import Tokens
+from sottovoce.engines.onnxruntime import OnnxWhisper
+from sottovoce.errors import BundleError, InputError
+from sottovoce.tokens import TokenTable, unpack_tokens
+from sottovoce.types import TranscribeOptions
+from sottovoce.vad import SAMPLE_RATE, Span, VadOptions, VoiceActivity, speech_spans
+
+VAD, TOKENS = "vad.onnx", "tokens.bin"
+_WANTED = 15 * SAMPLE_RATE  # samples in a piece of a long recording: shorter ones cost accuracy, longer ones time
+
+Float = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """Audio at 16 kHz and where its pieces lie; durations in seconds."""
+
+    samples: Float
+    pieces: tuple[Span, ...]
+
+    @property
+    def duration(self) -> float:
+        return self.samples.size / SAMPLE_RATE
+
+    @property
+    def speech(self) -> float:
+        return sum(span.end - span.start for span in self.pieces) / SAMPLE_RATE
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The parts of an opened speech bundle."""
+
+    bundle: Bundle
+    tokens: Tokens
+    table: TokenTable
+    engine: OnnxWhisper
+    vad: VoiceActivity | None
+
+    @classmethod
+    def open(cls, path: Path, threads: int) -> "Loaded":
+        """Raises BundleError for a bundle that is damaged, made for another task, or beyond this runtime."""
+        bundle = open_bundle(path)
+        manifest = bundle.manifest
+        if manifest.task != "transcribe":
+            raise BundleError(f"{path} is a bundle for {manifest.task!r}; this one transcribes")
+        if manifest.family != "whisper":
+            raise BundleError(f"{path} holds a {manifest.family!r} model; this runtime transcribes with whisper")
+        bundle.check_runtime()
+        engine = OnnxWhisper(bundle, threads)
+        tokens = Tokens.of(manifest.generation, engine.shape.vocab_size)
+        table = TokenTable(unpack_tokens(bundle.read(TOKENS)), tokens.end)
+        if len(table.texts) < tokens.end:
+            raise BundleError(f"{path}: tokens.bin has {len(table.texts)} tokens, fewer than the model speaks")
+        vad = VoiceActivity(bundle.read(VAD)) if VAD in manifest.files else None
+        engine.load()
+        return cls(bundle, tokens, table, engine, vad)
+
+    def check(self, options: TranscribeOptions) -> None:
+        """Raises InputError for options that this model cannot follow."""
+        language = options.language
+        if not self.tokens.languages and language not in (None, "en"):
+            raise InputError(f"language {language!r}: this model is English only")
+        self.tokens.prompt(language, options.task, timestamps=True)
+
+    def cut(self, samples: Float, options: TranscribeOptions) -> Recording:
+        """Find speech in (samples,) float32 at 16 kHz and cut it into pieces; all of it counts where VAD is off."""
+        probabilities = np.ones(0, np.float32)
+        spans = [Span(0, samples.size)]
+        if options.vad_filter and self.vad is not None:
+            probabilities = self.vad.probabilities(samples)
+            spans = speech_spans(probabilities, samples.size, VadOptions())
+        wanted = MAX_CHUNK if samples.size <= MAX_CHUNK else _WANTED
+        return Recording(samples, tuple(chunks(spans, probabilities, wanted)))

@@ -1,0 +1,78 @@
+import json
+
+import pytest
+
+from sottovoce.errors import InputError
+from sottovoce_targets import list_targets, load_target, parse_target
+
+GOOD = """
+description = "A machine"
+arch = "aarch64"
+os = "linux"
+cpu = "Cortex-A53"
+cores = 4
+memory_mb = 512
+instructions = ["asimd"]
+engine = "onnxruntime"
+format = "onnx"
+precision = "int8"
+threads = 4
+[gate]
+max_wer_increase = 0.02
+"""
+
+
+def test_the_targets_of_the_documentation_are_there() -> None:
+    assert {"linux-x86-64", "raspberry-pi-5", "raspberry-pi-4", "android-arm64"} <= set(list_targets())
+
+
+@pytest.mark.parametrize("name", list_targets())
+def test_every_target_loads_and_becomes_json(name: str) -> None:
+    target = load_target(name)
+    assert target.name == name
+    assert json.loads(json.dumps(target.to_json())) == target.to_json()
+
+
+def test_a_pi_5_has_the_dot_product_and_half_precision_and_a_pi_4_has_neither() -> None:
+    assert {"asimddp", "asimdhp"} <= set(load_target("raspberry-pi-5").instructions)
+    assert not {"asimddp", "asimdhp"} & set(load_target("raspberry-pi-4").instructions)
+
+
+def test_an_unknown_target_is_named_with_the_closest_ones() -> None:
+    with pytest.raises(InputError, match=r"'raspberry-pi5'; did you mean raspberry-pi-5"):
+        load_target("raspberry-pi5")
+
+
+@pytest.mark.parametrize("name", ["zzz", "../linux-x86-64", ""])
+def test_a_name_like_no_other_gets_the_list(name: str) -> None:
+    with pytest.raises(InputError, match="linux-x86-64"):
+        load_target(name)
+
+
+def test_a_target_can_be_written_with_the_facts_alone() -> None:
+    target = parse_target("mine", GOOD)
+    assert (target.cores, dict(target.gate), target.notes) == (4, {"max_wer_increase": 0.02}, ())
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "names"),
+    [
+        ("cores = 4", "cores = 4\nspeed = 9", "unknown key 'speed'"),
+        ("cores = 4\n", "", "key 'cores' is missing"),
+        ("cores = 4", "cores = 0", "cores is 0"),
+        ("cores = 4", "cores = true", "cores is True"),
+        ("memory_mb = 512", 'memory_mb = "512"', "memory_mb is '512'"),
+        ('arch = "aarch64"', 'arch = "arm"', "arch is 'arm'"),
+        ('precision = "int8"', 'precision = "int3"', "precision is 'int3'"),
+        ('instructions = ["asimd"]', "instructions = [1]", "instructions is"),
+        ('cpu = "Cortex-A53"', 'cpu = ""', "cpu is ''"),
+        ("max_wer_increase = 0.02", "max_wer = 0.02", "unknown gate limit 'max_wer'"),
+        ("max_wer_increase = 0.02", 'max_wer_increase = "2 %"', "gate limit max_wer_increase"),
+        ("threads = 4", "threads = ", "not valid TOML"),
+    ],
+)
+def test_a_fault_in_a_target_is_named(before: str, after: str, names: str) -> None:
+    assert before in GOOD
+    with pytest.raises(InputError) as caught:
+        parse_target("mine", GOOD.replace(before, after))
+    assert str(caught.value).startswith("target mine: ") and names in str(caught.value)
