@@ -4,9 +4,8 @@ Every stage has a name, which progress bars and logs use. A stage knows its modu
 and that nothing is left at the destination unless the gate held.
 """
 
-import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from sottovoce.tokens import pack_tokens
 from sottovoce_compiler.components import VAD, fetch_component
 from sottovoce_compiler.families import family_of
 from sottovoce_compiler.families.whisper import WhisperSpec, whisper_spec
+from sottovoce_compiler.families.whisper_tensors import check_tensors
 from sottovoce_compiler.lowerings.onnx.graph import OPSET, WEIGHTS_NAME, WeightFile
 from sottovoce_compiler.lowerings.onnx.recipe import Recipe, recipe
 from sottovoce_compiler.lowerings.onnx.whisper import WhisperLowering
@@ -28,14 +28,15 @@ from sottovoce_compiler.report.dataset import Dataset
 from sottovoce_compiler.report.evaluate import evaluate
 from sottovoce_compiler.report.gate import Gate, GateError, GateResult
 from sottovoce_compiler.report.golden import golden_files
+from sottovoce_compiler.report.heads import measured_heads
 from sottovoce_compiler.report.source import evaluate_source
 from sottovoce_compiler.sources import Checkpoint, resolve
-from sottovoce_compiler.staging import check_destination
+from sottovoce_compiler.staging import check_destination, workspace
 from sottovoce_targets import Target
 
 STAGES = ("resolve", "lower", "pack", "measure source", "measure artifact", "gate", "seal")
-# Session weights from inside a zip work from 1.21 on; GroupQueryAttention without rotary embedding from 1.20.
-_OLDEST_ENGINE, _NEXT_ENGINE = "1.23", "2"
+# MatMulNBits takes 8 bits from 1.22 on; 1.22.0 and 1.32.0 verify bundles of every precision (tests/device).
+_OLDEST_ENGINE, _NEXT_ENGINE = "1.22", "2"
 _OLDEST_RUNTIME = "0.1.0"
 
 Progress = Callable[[str, float], None]  # a stage's name and how much of it is done, 0 to 1
@@ -70,14 +71,17 @@ def compile_model(request: Request, progress: Progress = lambda stage, done: Non
     checkpoint = resolve(request.source)
     family_of(checkpoint.config, checkpoint.name)
     spec = whisper_spec(checkpoint)
+    check_tensors(checkpoint, spec)
     dataset = request.dataset or builtin_set()
-    with tempfile.TemporaryDirectory(prefix=".sottovoce-", dir=output.parent) as work:
+    with workspace(output) as work:
         progress("lower", 0)
-        chosen = recipe(request.precision, request.target.arch, frozenset(request.target.instructions), spec.width)
-        files = lower(checkpoint, spec, chosen, Path(work))
+        if not spec.alignment_heads_known:
+            spec = replace(spec, alignment_heads=measured_heads(checkpoint, builtin_set()) or spec.alignment_heads)
+        chosen = recipe(request.precision, request.target.arch, frozenset(request.target.instructions), spec.row_unit)
+        files = lower(checkpoint, spec, chosen, work)
         fields = manifest_fields(request, checkpoint, spec)
         progress("pack", 0)
-        draft = write_bundle(Path(work) / "draft.svb", fields, files)
+        draft = write_bundle(work / "draft.svb", fields, files)
         gate = _measure(request, checkpoint, dataset, draft, progress)
         progress("gate", 0)
         if not gate.passed:
@@ -123,7 +127,7 @@ def manifest_fields(request: Request, checkpoint: Checkpoint, spec: WhisperSpec)
         "precision": request.precision,
         "source": {
             # A folder's path says nothing to others, and may say too much.
-            "spec": checkpoint.name if Path(checkpoint.spec).exists() else checkpoint.spec,
+            "spec": checkpoint.name if Path(checkpoint.spec).expanduser().exists() else checkpoint.spec,
             "revision": checkpoint.revision,
             "licence": checkpoint.licence,
             "sha256": dict(checkpoint.sha256),

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from sottovoce.archive import MANIFEST, MANIFEST_DIGEST
-from sottovoce.errors import InputError
+from sottovoce.errors import InputError, SottovoceError
 
 _NEW, _OLD = ".new", ".old"  # being written; the replaced one, for the moment between two renames
 
@@ -75,6 +75,21 @@ def staged_folder(destination: Path) -> Iterator[Path]:
     """An empty folder to fill, which becomes `destination` when the block ends well and vanishes when it does
     not.
     """
+    with workspace(destination) as temporary:
+        yield temporary
+        for folder, _, _ in os.walk(temporary):
+            _sync_folder(Path(folder))
+        _move_over(temporary, destination)
+        _sync_folder(destination.parent)
+
+
+@contextmanager
+def workspace(destination: Path) -> Iterator[Path]:
+    """An empty folder beside `destination`, on its disk, for what is needed on the way to it; vanishes when the
+    block ends.
+
+    A full disk names no file of itself: SottovoceError with the destination instead.
+    """
     _sweep(destination)
     temporary = _hidden(destination, _NEW)
     temporary.mkdir()
@@ -82,10 +97,10 @@ def staged_folder(destination: Path) -> Iterator[Path]:
     try:
         _lock(descriptor)
         yield temporary
-        for folder, _, _ in os.walk(temporary):
-            _sync_folder(Path(folder))
-        _move_over(temporary, destination)
-        _sync_folder(destination.parent)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise SottovoceError(f"{destination} was not written: {error.strerror}; nothing is left of it") from error
     finally:
         os.close(descriptor)
         shutil.rmtree(temporary, ignore_errors=True)

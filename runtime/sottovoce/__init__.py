@@ -4,6 +4,7 @@ Names are looked up when first used, so that `import sottovoce` costs next to no
 NumPy nor an engine. The table below is all that is public here.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from sottovoce.types import Word as Word
 
 __version__ = "0.1.0"
+
+# ONNX Runtime from 1.29 on gives every user a number and tells its maker what is run, unless this is set before it is
+# first imported. Nothing leaves the device here: so this is the one thing that happens at import.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOME = {  # public name -> module
     "Transcriber": "transcriber",

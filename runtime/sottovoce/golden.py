@@ -52,10 +52,12 @@ class Case:
                 tuple(int(token) for token in raw["tokens"]),
                 tuple(float(value) for value in raw["logprobs"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BundleError(f"{name} is not a golden case: {error!r}") from None
         if len(case.tokens) > _MAX_TOKENS or (case.tokens and len(case.logprobs) != len(case.tokens) + 1):
             raise BundleError(f"{name} has {len(case.tokens)} tokens and {len(case.logprobs)} log probabilities")
+        if case.tokens and min(case.tokens) < 0:
+            raise BundleError(f"{name} has the token {min(case.tokens)}; none is below 0")
         return case
 
 
@@ -113,7 +115,7 @@ def _check_cases(bundle: Bundle, threads: int, checks: list[str], failures: list
 def _read_case(bundle: Bundle, name: str) -> Case:
     try:
         return Case.of(json.loads(bundle.read(name)), name)
-    except (json.JSONDecodeError, RecursionError, AttributeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"{name} is not a golden case: {error}") from None
 
 

@@ -7,16 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sottovoce.bundle import Bundle, open_bundle
-from sottovoce.chunking import MAX_CHUNK, chunks
+from sottovoce.chunking import chunks
 from sottovoce.decoding.grammar import Tokens
 from sottovoce.engines.onnxruntime import OnnxWhisper
 from sottovoce.errors import BundleError, InputError
+from sottovoce.onnx_external import load_graph
 from sottovoce.tokens import TokenTable, unpack_tokens
 from sottovoce.types import TranscribeOptions
 from sottovoce.vad import SAMPLE_RATE, Span, VadOptions, VoiceActivity, speech_spans
 
 VAD, TOKENS = "vad.onnx", "tokens.bin"
-_WANTED = 15 * SAMPLE_RATE  # samples in a piece of a long recording: shorter ones cost accuracy, longer ones time
+_WANTED = 15 * SAMPLE_RATE  # samples in a piece: 10 s lost accuracy, 20 and 28 s time and memory and won nothing
 
 Float = NDArray[np.float32]
 
@@ -62,7 +63,7 @@ class Loaded:
         table = TokenTable(unpack_tokens(bundle.read(TOKENS)), tokens.end)
         if len(table.texts) < tokens.end:
             raise BundleError(f"{path}: tokens.bin has {len(table.texts)} tokens, fewer than the model speaks")
-        vad = VoiceActivity(bundle.read(VAD)) if VAD in manifest.files else None
+        vad = VoiceActivity(load_graph(bundle, VAD).model) if VAD in manifest.files else None
         engine.load()
         return cls(bundle, tokens, table, engine, vad)
 
@@ -72,13 +73,19 @@ class Loaded:
         if not self.tokens.languages and language not in (None, "en"):
             raise InputError(f"language {language!r}: this model is English only")
         self.tokens.prompt(language, options.task, timestamps=True)
+        highest = max(options.suppress_tokens, default=-1)
+        if highest >= self.engine.shape.vocab_size:
+            raise InputError(
+                f"suppress_tokens has {highest}; this model's tokens are below {self.engine.shape.vocab_size}"
+            )
 
     def cut(self, samples: Float, options: TranscribeOptions) -> Recording:
-        """Find speech in (samples,) float32 at 16 kHz and cut it into pieces; all of it counts where VAD is off."""
+        """Find speech in (samples,) float32 at 16 kHz and cut it into pieces; all of it counts where VAD is off, and is
+        still cut at pauses."""
         probabilities = np.ones(0, np.float32)
         spans = [Span(0, samples.size)]
-        if options.vad_filter and self.vad is not None:
+        if self.vad is not None and (options.vad_filter or samples.size > _WANTED):
             probabilities = self.vad.probabilities(samples)
-            spans = speech_spans(probabilities, samples.size, VadOptions())
-        wanted = MAX_CHUNK if samples.size <= MAX_CHUNK else _WANTED
-        return Recording(samples, tuple(chunks(spans, probabilities, wanted)))
+            if options.vad_filter:
+                spans = speech_spans(probabilities, samples.size, VadOptions())
+        return Recording(samples, tuple(chunks(spans, probabilities, _WANTED)))

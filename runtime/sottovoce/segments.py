@@ -3,7 +3,7 @@
 Knows the token grammar and the alignment; knows nothing of engines, batches or fallback.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,17 +55,18 @@ def timed_words(
     times: NDArray[np.float64],
     table: TokenTable,
     language: str,
-    offset: float,
+    place: Callable[[float], float],
 ) -> list[tuple[int, Word]]:
-    """Words of a piece's text tokens, each with the index of its first token; times in seconds, `offset` added.
+    """Words of a piece's text tokens, each with the index of its first token; `place` turns a time in the piece into
+    one in the recording, both in seconds.
 
     `times` has one more value than `text`: the end of the last token.
     """
     words = []
     for piece in split_words(text, table.decode_bytes, language):
-        start, end = float(times[piece.first]), float(times[piece.last])
+        start, end = float(times[piece.first]), float(times[piece.spoken])
         end = min(max(end, start), start + _LONGEST_WORD)
         probability = float(np.exp(np.mean(logprobs[piece.first : piece.last])))
-        word = Word(round(start + offset, 3), round(end + offset, 3), piece.text, round(probability, 4))
+        word = Word(place(start), place(end), piece.text, round(probability, 4))
         words.append((piece.first, word))
     return words

@@ -145,9 +145,17 @@ def _options(given: dict[str, Any]) -> TranscribeOptions:
         value = getattr(options, name)
         if not isinstance(value, int) or value < 1:
             raise InputError(f"{name} = {value!r}; a whole number of at least 1 is needed")
-    if not options.temperature or min(options.temperature) < 0:
+    if not _are_temperatures(options.temperature):
         raise InputError(f"temperature = {options.temperature!r}; one or more numbers of at least 0 are needed")
+    if not isinstance(options.seed, int) or options.seed < 0:
+        raise InputError(f"seed = {options.seed!r}; a whole number of at least 0 is needed")
     return options
+
+
+def _are_temperatures(values: object) -> bool:
+    if not isinstance(values, list | tuple) or not values:
+        return False
+    return all(isinstance(value, int | float) and 0 <= value < float("inf") for value in values)
 
 
 def _info(recording: Recording, options: TranscribeOptions, heard: Heard | None) -> TranscriptionInfo:

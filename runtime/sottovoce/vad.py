@@ -12,6 +12,8 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from sottovoce.errors import EngineError
+
 SAMPLE_RATE = 16_000  # Hz
 FRAME = 512  # samples in a frame, 32 ms
 _CONTEXT = 64  # samples of the frame before, which the network sees too
@@ -42,7 +44,10 @@ class Span:
 
 
 class VoiceActivity:
-    """Speech probabilities of audio; the session is made from the serialized network."""
+    """Speech probabilities of audio; the session is made from the serialized network.
+
+    Raises EngineError when onnxruntime refuses it.
+    """
 
     def __init__(self, model: bytes) -> None:
         options = ort.SessionOptions()
@@ -50,7 +55,11 @@ class VoiceActivity:
         options.log_severity_level = 3
         # A minute of audio takes one thread a few milliseconds; memory is worth more than the arena's speed here.
         options.enable_cpu_mem_arena = False
-        self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        try:
+            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises its own types, which differ between versions
+            reason = str(error).splitlines()[0]
+            raise EngineError(f"onnxruntime cannot open the voice activity network: {reason}") from error
 
     def probabilities(self, samples: Float) -> Float:
         """(samples,) float32 at 16 kHz -> (frames,) probability of speech in every 32 ms."""

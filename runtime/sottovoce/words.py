@@ -13,11 +13,13 @@ _CLOSING = "\"'.。,，!！?？:：”)]}、’»」』）…"
 
 @dataclass(frozen=True, slots=True)
 class TokenWord:
-    """A word and the half-open range of tokens that make it."""
+    """A word and the half-open range of tokens that make it; `spoken` is where closing punctuation begins, in which the
+    pause after a word is heard."""
 
     text: str
     first: int
     last: int
+    spoken: int
 
 
 def split_words(tokens: Sequence[int], bytes_of: Callable[[Sequence[int]], bytes], language: str) -> list[TokenWord]:
@@ -25,8 +27,12 @@ def split_words(tokens: Sequence[int], bytes_of: Callable[[Sequence[int]], bytes
     pieces = _characters(tokens, bytes_of)
     if language not in UNSPACED:
         pieces = _joined(pieces, lambda before, piece: not piece.text.startswith(" ") and bool(before.text.strip()))
-    pieces = _joined(pieces, lambda before, piece: piece.text.strip() != "" and piece.text.strip() in _CLOSING)
+    pieces = _joined(pieces, lambda before, piece: _closes(piece.text))
     return _joined(pieces, lambda before, _: before.text.strip() != "" and _opens(before.text))
+
+
+def _closes(text: str) -> bool:
+    return text.strip() != "" and all(mark in _CLOSING for mark in text.strip())
 
 
 def _opens(text: str) -> bool:
@@ -44,7 +50,7 @@ def _characters(tokens: Sequence[int], bytes_of: Callable[[Sequence[int]], bytes
             if last < len(tokens):
                 continue
             text = data.decode(errors="replace")
-        pieces.append(TokenWord(text, first, last))
+        pieces.append(TokenWord(text, first, last, last))
         first = last
     return pieces
 
@@ -53,7 +59,9 @@ def _joined(pieces: Sequence[TokenWord], joins: Callable[[TokenWord, TokenWord],
     out: list[TokenWord] = []
     for piece in pieces:
         if out and joins(out[-1], piece):
-            out[-1] = TokenWord(out[-1].text + piece.text, out[-1].first, piece.last)
+            before = out[-1]
+            spoken = before.spoken if _closes(piece.text) and before.text.strip() else piece.spoken
+            out[-1] = TokenWord(before.text + piece.text, before.first, piece.last, spoken)
         else:
             out.append(piece)
     return out

@@ -19,6 +19,7 @@ from sottovoce.archive import ALIGNMENT
 from sottovoce.bundle import open_bundle
 from sottovoce.errors import BundleError, InputError, SottovoceError
 from sottovoce_compiler.pack import canonical_json, write_bundle
+from sottovoce_compiler.staging import workspace
 
 
 @pytest.fixture(params=["nano.svb", "nano"])
@@ -209,6 +210,13 @@ def test_whatever_breaks_off_the_writing_leaves_what_was_there_before_and_nothin
     if isinstance(stop, OSError):
         assert "No space left on device; nothing is left of it" in str(caught.value)
     assert contents(path) == before and names(path.parent) == [path.name]
+
+
+def test_a_full_disk_on_the_way_to_a_bundle_is_told_with_its_name(path: Path) -> None:
+    with pytest.raises(SottovoceError, match=f"{path.name} was not written: No space left"), workspace(path) as work:
+        (work / "weights.bin").touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert names(path.parent) == []
 
 
 def test_a_move_that_fails_puts_the_old_bundle_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """`sottovoce transcribe` with a transcriber that hears nothing: files, formats, and one bad among many."""
 
+import errno
 import io
 import json
 import os
@@ -211,6 +212,18 @@ def test_a_recording_that_breaks_off_leaves_no_half_file_and_keeps_the_old_one(f
     assert os.listdir("out") == ["forty.txt"] and Path("out/forty.txt").read_text() == "the old one"
 
 
+def test_a_full_disk_is_told_with_the_file_that_is_missing(
+    fake: Any, folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(*paths: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", no_space)
+    assert main(["transcribe", "b.svb", "two.wav", "-o", "out"]) == 1
+    assert capsys.readouterr().err == "sottovoce: error: out/two.txt: No space left on device\n"
+    assert list((folder / "out").iterdir()) == []
+
+
 def test_two_recordings_that_would_overwrite_one_another_are_refused(fake: Any, folder: Path, capsys: Capture) -> None:
     (folder / "sub").mkdir()
     assert main(["transcribe", "b.svb", "two.wav", "sub/two.wav", "-o", "out"]) == 2
@@ -306,3 +319,9 @@ def test_an_error_while_decoding_one_recording_is_its_own(fake: Any, folder: Pat
     fake.transcribe = refuse
     assert main(["transcribe", "b.svb", "forty.wav", "two.wav"]) == 2
     assert capsys.readouterr().err.count("too strange") == 2
+
+
+def test_an_error_of_the_engine_is_told_with_the_recording(fake: Any, folder: Path, capsys: Capture) -> None:
+    fake.breaks_at = 1.0
+    assert main(["transcribe", "b.svb", "two.wav", "-o", "out"]) == 1
+    assert capsys.readouterr().err == "sottovoce: error: two.wav: a run broke off\n"

@@ -3,12 +3,11 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from sottovoce_compiler.pipeline import STAGES, Compiled, Progress, Request, compile_model
+from sottovoce_compiler.commands.stages import stage_progress
+from sottovoce_compiler.pipeline import Compiled, Request, compile_model
 from sottovoce_compiler.report.dataset import read_manifest
 from sottovoce_compiler.report.gate import GateError, gate_from
 from sottovoce_compiler.report.table import show
@@ -64,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         dataset=read_manifest(args.eval) if args.eval else None,
     )
     try:
-        with _progress() as progress:
+        with stage_progress() as progress:
             compiled = compile_model(request, progress)
     except GateError as error:
         show(error.result.tables(), sys.stderr)
@@ -80,40 +79,3 @@ def _print(compiled: Compiled, as_json: bool) -> None:
         return
     show([replace(table) for table in compiled.gate.tables()], sys.stdout)
     print(f"\n{compiled.bundle}: {compiled.bytes / 1e6:.1f} MB")
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """A bar a stage on a terminal, a line a stage elsewhere; both on stderr."""
-    if not sys.stderr.isatty():
-        yield _Lines()
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description:<17}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        tasks = {stage: bars.add_task(stage, total=1, start=False, visible=False) for stage in STAGES}
-
-        def show_stage(stage: str, done: float) -> None:
-            for name in STAGES[: STAGES.index(stage)]:
-                bars.update(tasks[name], completed=1)
-                bars.stop_task(tasks[name])
-            bars.start_task(tasks[stage])
-            bars.update(tasks[stage], completed=done, visible=True)
-
-        yield show_stage
-        for stage in STAGES:
-            bars.update(tasks[stage], completed=1)
-
-
-class _Lines:
-    """One line on stderr when a stage begins."""
-
-    def __init__(self) -> None:
-        self._last = ""
-
-    def __call__(self, stage: str, done: float) -> None:
-        if stage != self._last:
-            self._last = stage
-            print(f"sottovoce: {stage}", file=sys.stderr)

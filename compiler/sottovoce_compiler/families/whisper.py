@@ -4,6 +4,7 @@ Covers tiny to large-v3, turbo, distil-* and fine-tunes of them: any number of l
 multilingual. Knows nothing of ONNX, bundles or devices.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -16,27 +17,10 @@ from sottovoce_compiler.sources.checkpoint import Checkpoint
 SMALLEST_MULTILINGUAL = 51865  # tokens: the English-only vocabulary has one less
 _LANGUAGE = re.compile(r"<\|([a-z]{2,3})\|>")
 # Marks that transcripts of the web use for what is not speech (openai/whisper suppresses the same by default).
-_NON_SPEECH = [*'"#()*+/:;<=>@[\\]^_`{|}~「」『』♩♪♫♬♭♮♯'] + [
-    "<<",
-    ">>",
-    "<<<",
-    ">>>",
-    "--",
-    "---",
-    "-(",
-    "-[",
-    "('",
-    '("',
-    "((",
-    "))",
-    "(((",
-    ")))",
-    "[[",
-    "]]",
-    "{{",
-    "}}",
-    "♪♪",
-    "♪♪♪",
+_NON_SPEECH = [
+    *'"#()*+/:;<=>@[\\]^_`{|}~「」『』♩♪♫♬♭♮♯',
+    *("<<", ">>", "<<<", ">>>", "--", "---", "-(", "-[", "('", '("', "((", "))", "(((", ")))", "[[", "]]", "{{", "}}"),
+    *("♪♪", "♪♪♪"),
 ]
 _NOTE_PREFIX = b"\xe2\x99"  # the bytes that begin every musical sign above
 _AFTER_SPACE_ONLY = (" -", " '")  # suppressed as the start of a word, wanted inside one
@@ -79,6 +63,11 @@ class WhisperSpec:
     tokens: SpecialTokens
     suppress: tuple[int, ...]
     suppress_at_begin: tuple[int, ...]
+
+    @property
+    def row_unit(self) -> int:
+        """What the length of every weight matrix's rows is a multiple of."""
+        return math.gcd(self.width, self.encoder_ffn, self.decoder_ffn)
 
     @property
     def encoder_head_width(self) -> int:
@@ -125,13 +114,21 @@ def whisper_spec(checkpoint: Checkpoint) -> WhisperSpec:
     config = checkpoint.config
     read = _Reader(config, checkpoint.name)
     vocab_size = read.positive("vocab_size")
-    multilingual = vocab_size >= SMALLEST_MULTILINGUAL
+    read.only("activation_function", "gelu")
+    read.only("scale_embedding", False)
+    read.only("tie_word_embeddings", True)
+    multilingual = bool(checkpoint.generation_config.get("is_multilingual", vocab_size >= SMALLEST_MULTILINGUAL))
     layers, heads = read.positive("decoder_layers"), read.positive("decoder_attention_heads")
     known = _alignment_heads(checkpoint, layers, heads, vocab_size)
     width = read.positive("d_model")
     read.divides("encoder_attention_heads", width)
     read.divides("decoder_attention_heads", width)
     tokens = _special_tokens(checkpoint, multilingual)
+    if tokens.timestamp_begin >= vocab_size:
+        raise UnsupportedModelError(
+            f"{checkpoint.name}: the first timestamp is token {tokens.timestamp_begin}, but config.json has "
+            f"vocab_size = {vocab_size}; the tokenizer belongs to another model"
+        )
     return WhisperSpec(
         n_mels=read.positive("num_mel_bins"),
         n_audio_ctx=read.positive("max_source_positions"),
@@ -168,6 +165,13 @@ class _Reader:
             )
         return value
 
+    def only(self, key: str, value: object) -> None:
+        """Refuses what no published Whisper has and the lowering does not do; an absent key is the default."""
+        if self.config.get(key, value) != value:
+            raise UnsupportedModelError(
+                f"{self.name}: config.json has {key} = {self.config[key]!r}; only {value!r} is supported"
+            )
+
     def divides(self, key: str, width: int) -> None:
         if width % self.positive(key):
             raise UnsupportedModelError(f"{self.name}: d_model = {width} does not divide by {key} = {self.config[key]}")
@@ -180,7 +184,13 @@ def _alignment_heads(checkpoint: Checkpoint, layers: int, heads: int, vocab_size
     """
     given = checkpoint.generation_config.get("alignment_heads")
     if isinstance(given, list) and given:
-        pairs = tuple((int(layer), int(head)) for layer, head in given)
+        try:
+            pairs = tuple(sorted({(int(layer), int(head)) for layer, head in given}))
+        except (TypeError, ValueError):
+            raise UnsupportedModelError(
+                f"{checkpoint.name}: generation_config.json has alignment_heads = {given!r:.80}; pairs of layer and "
+                "head are needed"
+            ) from None
         if all(0 <= layer < layers and 0 <= head < heads for layer, head in pairs):
             return pairs
     return PUBLISHED.get((layers, heads, vocab_size))
@@ -232,6 +242,6 @@ def _blank(checkpoint: Checkpoint, tokens: SpecialTokens) -> list[int]:
 
 
 def _suppressed(checkpoint: Checkpoint, key: str, default: list[int]) -> Iterable[int]:
-    given = checkpoint.generation_config.get(key)
+    given = checkpoint.generation_config.get(key, checkpoint.config.get(key))  # older checkpoints have it there
     ids = given if isinstance(given, list) and given else default
     return sorted({int(i) for i in ids if 0 <= int(i) < int(checkpoint.config["vocab_size"])})

@@ -9,6 +9,7 @@ from typing import Any
 
 from sottovoce_compiler.families.whisper import WhisperSpec
 from sottovoce_compiler.lowerings.onnx.linear import BlockLinear, DynamicInt8Linear, FloatLinear, Linear
+from sottovoce_compiler.lowerings.onnx.mel import N_FFT, SPECTRUM_BINS
 from sottovoce_compiler.lowerings.onnx.recipe import Recipe
 
 _FLOAT_BYTES = 4
@@ -19,6 +20,9 @@ def whisper_cost(spec: WhisperSpec, recipe: Recipe, files: Mapping[str, bytes | 
     cache."""
     attention = 4 * spec.width**2
     encoder_weights = spec.encoder_layers * (attention + 2 * spec.width * spec.encoder_ffn)
+    # The stem: its first convolution runs twice a frame, as does the spectrum before it.
+    stem = 3 * spec.width * (2 * spec.n_mels + spec.width)
+    spectrum = 2 * SPECTRUM_BINS * (2 * N_FFT + spec.n_mels)
     cross = spec.decoder_layers * 2 * spec.width**2
     decoder_weights = spec.decoder_layers * (attention + 2 * spec.width**2 + 2 * spec.width * spec.decoder_ffn)
     frames = spec.n_audio_ctx
@@ -27,7 +31,7 @@ def whisper_cost(spec: WhisperSpec, recipe: Recipe, files: Mapping[str, bytes | 
     return {
         "file_bytes": {name: _size(content) for name, content in sorted(files.items())},
         "precision": {part: describe(getattr(recipe, part)) for part in ("encoder", "decoder", "head")},
-        "encoder_macs_30s": frames * (encoder_weights + cross) + scores,
+        "encoder_macs_30s": frames * (spectrum + stem + encoder_weights + cross) + scores,
         "decoder_macs_per_token": decoder_weights + spec.vocab_size * spec.width + frames * per_frame,
         "cross_cache_bytes_30s": frames * per_frame * _FLOAT_BYTES,
         "self_cache_bytes_per_token": per_frame * _FLOAT_BYTES,

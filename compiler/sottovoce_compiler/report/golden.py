@@ -4,10 +4,12 @@ Knows the runtime's `golden` and the built-in set; never uses recordings of the 
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from sottovoce.audio import load_audio
-from sottovoce.golden import FOLDER, Case, score
+from sottovoce.errors import SottovoceError
+from sottovoce.golden import FOLDER, Case, check_case, score
 from sottovoce.loading import Loaded
 from sottovoce.pieces import Piece, PieceDecoder
 from sottovoce.types import TranscribeOptions
@@ -19,30 +21,40 @@ _DIGITS = 3  # of a log probability; finer differences are rounding anyway
 
 
 def golden_files(bundle: Path, dataset: Dataset, threads: int = 2) -> Mapping[str, bytes]:
-    """The golden cases of a packed bundle, by their names in it: one with speech, one without."""
+    """The golden cases of a packed bundle, by their names in it: one with speech, one without.
+
+    Raises SottovoceError for a bundle that says nothing by which it could be known again.
+    """
     loaded = Loaded.open(bundle, threads)
     try:
         files: dict[str, bytes] = {}
-        for number, clip in enumerate((_nearest(dataset, speech=True), _nearest(dataset, speech=False))):
-            audio = f"{FOLDER}case-{number}.wav"
-            case = _make(loaded, clip, audio)
-            files[audio] = clip.file.read_bytes()
+        for number, (clip, case) in enumerate((_speech(loaded, dataset), _silence(dataset))):
+            case = replace(case, audio=f"{FOLDER}case-{number}.wav")
+            files[case.audio] = clip.file.read_bytes()
             files[f"{FOLDER}case-{number}.json"] = canonical_json(case.to_json())
         return files
     finally:
         loaded.engine.close()
 
 
-def _nearest(dataset: Dataset, speech: bool) -> Clip:
-    """The clip whose length is nearest to the wanted one; the shortest sound without speech."""
-    clips = [clip for clip in dataset.clips if clip.is_speech == speech and (speech or clip.kind != "silence")]
-    return min(clips, key=lambda clip: abs(clip.seconds - (_SECONDS if speech else 0.0)))
+def _speech(loaded: Loaded, dataset: Dataset) -> tuple[Clip, Case]:
+    """The clip of nearly the wanted length in which words are found, and found again."""
+    clips = [clip for clip in dataset.clips if clip.is_speech]
+    for clip in sorted(clips, key=lambda clip: abs(clip.seconds - _SECONDS)):
+        case = _make(loaded, clip)
+        if case.tokens and not check_case(loaded, case, load_audio(clip.file)):
+            return clip, case
+    raise SottovoceError(f"{loaded.bundle.manifest.name} says nothing of {dataset.name} that a device could check")
 
 
-def _make(loaded: Loaded, clip: Clip, audio: str) -> Case:
+def _silence(dataset: Dataset) -> tuple[Clip, Case]:
+    """The shortest sound without speech."""
+    clips = [clip for clip in dataset.clips if not clip.is_speech and clip.kind != "silence"]
+    return min(clips, key=lambda clip: clip.seconds), Case("", "en", "", (), ())
+
+
+def _make(loaded: Loaded, clip: Clip) -> Case:
     language = clip.language or "en"
-    if not clip.is_speech:
-        return Case(audio, language, "", (), ())
     samples = load_audio(clip.file)
     options = TranscribeOptions(language=language, temperature=(0.0,), without_timestamps=True)
     decoder = PieceDecoder(loaded.engine, loaded.tokens, loaded.table, options)
@@ -50,4 +62,4 @@ def _make(loaded: Loaded, clip: Clip, audio: str) -> Case:
     tokens = tuple(token for segment in segments for token in segment.tokens)
     logprobs, _ = score(loaded, samples, language, tokens)
     text = "".join(segment.text for segment in segments)
-    return Case(audio, language, text, tokens, tuple(round(float(value), _DIGITS) for value in logprobs))
+    return Case("", language, text, tokens, tuple(round(float(value), _DIGITS) for value in logprobs))

@@ -69,7 +69,7 @@ class ToStdout:
 
     def failed(self, source: str, error: Exception) -> None:
         """Prints the error on stderr."""
-        _print_error(error)
+        _print_error(source, error)
 
     def finish(self) -> None:
         """Nothing is left to do."""
@@ -95,7 +95,7 @@ class ToFolder:
 
     def failed(self, source: str, error: Exception) -> None:
         """Prints the error on stderr."""
-        _print_error(error)
+        _print_error(source, error)
 
     def finish(self) -> None:
         """Nothing is left to do."""
@@ -122,7 +122,7 @@ class ToJson:
 
     def failed(self, source: str, error: Exception) -> None:
         """Keeps the error and prints it on stderr."""
-        _print_error(error)
+        _print_error(source, error)
         self._results[source] = {"file": source, "error": str(error)}
 
     def finish(self) -> None:
@@ -178,9 +178,15 @@ def _moved_into_place(path: Path) -> Iterator[TextIO]:
         with part.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
             yield file
         os.replace(part, path)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None  # a full disk does not say where
     finally:
         part.unlink(missing_ok=True)
 
 
-def _print_error(error: Exception) -> None:
-    print(f"sottovoce: error: {error}", file=sys.stderr)
+def _print_error(source: str, error: Exception) -> None:
+    """An error of the engine does not know which recording it was."""
+    known = source == STDIN or source in str(error)
+    print(f"sottovoce: error: {error if known else f'{source}: {error}'}", file=sys.stderr)

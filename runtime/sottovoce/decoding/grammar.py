@@ -22,7 +22,7 @@ _NEVER = np.float32(-np.inf)
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Ids of the tokens that steer decoding, and those never to be chosen."""
+    """Ids of the tokens that steer decoding, and those never to be chosen; languages in the order of their ids."""
 
     end: int
     start: int
@@ -57,6 +57,8 @@ class Tokens:
         if not isinstance(languages, Mapping):
             raise BundleError("the manifest has no generation.tokens.languages; compile the bundle again")
 
+        codes = {str(code): checked(value, f"language {code}") for code, value in languages.items()}
+
         def task(name: str) -> int | None:
             return None if raw.get(name) is None else checked(raw[name], name)
 
@@ -69,7 +71,7 @@ class Tokens:
             no_speech=checked(raw.get("no_speech"), "no_speech"),
             no_timestamps=checked(raw.get("no_timestamps"), "no_timestamps"),
             timestamp_begin=checked(raw.get("timestamp_begin"), "timestamp_begin"),
-            languages={str(code): checked(value, f"language {code}") for code, value in languages.items()},
+            languages=dict(sorted(codes.items(), key=lambda item: item[1])),
             suppress=many(generation.get("suppress"), "suppress"),
             suppress_at_begin=many(generation.get("suppress_at_begin"), "suppress_at_begin"),
         )
@@ -78,7 +80,7 @@ class Tokens:
         """The tokens that begin a transcript. Raises InputError for a language or task the model does not have."""
         ids = [self.start]
         if self.languages:
-            ids += [self.language_id(language or "en"), self._task_id(task)]
+            ids += [self.language_id("en" if language is None else language), self._task_id(task)]
         elif task != "transcribe":
             raise InputError("this model is English only and cannot translate; use task 'transcribe'")
         return ids if timestamps else [*ids, self.no_timestamps]

@@ -10,12 +10,19 @@ from collections.abc import Sequence
 _LEAST_REPEATED = 16  # tokens that a loop must cover before it is called one: "no, no, no" is speech
 _LEAST_TIMES = 4
 _LONGEST_PERIOD = 32  # tokens
+_CHARACTERS_A_SECOND = 35
+_SPARE_CHARACTERS = 25
 
 
 def compression_ratio(text: str) -> float:
     """How many times smaller zlib makes the text; prose stays below 2.4."""
     data = text.encode()
     return len(data) / len(zlib.compress(data)) if data else 0.0
+
+
+def too_fast(text: str, seconds: float) -> bool:
+    """Whether there are more characters than anybody says in `seconds`: fast English has about 25 a second."""
+    return len(text) > _SPARE_CHARACTERS + _CHARACTERS_A_SECOND * seconds
 
 
 def loop_start(tokens: Sequence[int]) -> int | None:

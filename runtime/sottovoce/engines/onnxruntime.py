@@ -5,8 +5,9 @@ itself, zip or folder; the self-attention cache is written in place; a batch hol
 cross-attention.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,9 +103,25 @@ class OnnxWhisper:
     def start(self, clips: Sequence[Float], capacity: int) -> "OnnxBatch":
         """See `engines.SpeechEngine.start`. Raises EngineError when onnxruntime does."""
         self.load()
-        encoded = (self._encode(clip) for clip in clips)
-        cross = next(encoded) if len(clips) == 1 else _stack(encoded, len(clips), self.shape)
+        cross = self._encode(clips[0]) if len(clips) == 1 else self._encode_rows(clips)
         return OnnxBatch(self._decoder, self.shape, cross, len(clips), min(capacity, self.shape.text_context))
+
+    def _encode_rows(self, clips: Sequence[Float]) -> Cross:
+        """Clips as rows of one block for each name, as long as the longest clip, the rest hidden.
+
+        Each clip is copied as soon as it is encoded: a batch holds its audio once, and one clip twice for a moment.
+        """
+        order = sorted(range(len(clips)), key=lambda row: -clips[row].size)
+        blocks: dict[str, Float] = {}
+        for row in order:
+            for name, value in self._encode(clips[row]).items():
+                part = value.numpy()
+                if row == order[0]:
+                    fill = _HIDDEN if name == "key_bias" else np.float32(0)
+                    blocks[name] = np.full((len(clips), *part.shape[1:]), fill, np.float32)
+                _, first, second, third = part.shape
+                blocks[name][row, :first, :second, :third] = part[0]
+        return {name: ort.OrtValue.ortvalue_from_numpy(block) for name, block in blocks.items()}
 
     def _encode(self, samples: Float) -> Cross:
         """Keys and values for every decoder layer, and the bias of every key, by the graph's names."""
@@ -112,11 +129,12 @@ class OnnxWhisper:
         if audio.size < _MIN_SAMPLES:
             audio = np.pad(audio, (0, _MIN_SAMPLES - audio.size))
         binding = self._encoder.io_binding()
-        binding.bind_cpu_input("audio", audio[None])
         names = [*self.shape.cross_names(), "key_bias"]
-        for name in names:
-            binding.bind_output(name)
-        _run(self._encoder, binding)
+        with _engine_errors():
+            binding.bind_cpu_input("audio", audio[None])
+            for name in names:
+                binding.bind_output(name)
+            self._encoder.run_with_iobinding(binding)
         return dict(zip(names, binding.get_outputs(), strict=True))
 
     def _session(self, name: str, large_runs: bool) -> Any:
@@ -129,9 +147,8 @@ class OnnxWhisper:
         graph = load_graph(self._bundle, name)
         options.add_session_config_entry(_FOLDER_KEY, str(graph.folder))
         if large_runs:
-            # Audio comes in every length: an arena would keep the largest of every temporary for good. And its
-            # threads must not spin while the decoder runs.
-            options.enable_cpu_mem_arena = False
+            # Audio comes in every length, so that a pattern of one run fits no other; and the encoder's threads
+            # must not spin while the decoder runs.
             options.enable_mem_pattern = False
             options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
@@ -173,7 +190,8 @@ class OnnxBatch:
         binding.bind_cpu_input("logit_positions", np.asarray(logit_positions, np.int64))
         binding.bind_output("logits")
         binding.bind_output("alignment")
-        _run(self._session, binding)
+        with _engine_errors():
+            self._session.run_with_iobinding(binding)
         # Outputs come in the order of binding, and binding again keeps the place: these two follow the caches.
         *_, logits, self._alignment = binding.get_outputs()
         result: Float = logits.numpy()
@@ -190,8 +208,8 @@ class OnnxBatch:
 
     def fork(self, rows: Sequence[int], *, past: bool) -> "OnnxBatch":
         """See `engines.DecodeBatch.fork`. Rows of one audio share it: the graph broadcasts a single row."""
-        shared = next(iter(self._cross.values())).shape()[0] == 1
-        wanted = [0] if shared else list(dict.fromkeys(rows)) if len(set(rows)) == 1 else list(rows)
+        shared = next(iter(self._cross.values())).shape()[0] == 1 or list(rows) == list(range(self._rows))
+        wanted = list(rows[:1]) if len(set(rows)) == 1 else list(rows)
         cross = self._cross if shared else {name: _take(value, wanted) for name, value in self._cross.items()}
         batch = OnnxBatch(self._session, self._shape, cross, len(rows), self._capacity)
         if past:
@@ -210,42 +228,23 @@ class OnnxBatch:
     def _bind(self) -> Any:
         """Bind what stays from run to run: the audio, and each cache as both past and present."""
         binding = self._session.io_binding()
-        for name, value in self._cross.items():
-            binding.bind_ortvalue_input(name, value)
-        for name, cache in self._past.items():
-            value = ort.OrtValue.ortvalue_from_numpy(cache)  # a view: the graph writes into `cache`
-            binding.bind_ortvalue_input(f"past_{name}", value)
-            binding.bind_ortvalue_output(f"present_{name}", value)
+        with _engine_errors():
+            for name, value in self._cross.items():
+                binding.bind_ortvalue_input(name, value)
+            for name, cache in self._past.items():
+                value = ort.OrtValue.ortvalue_from_numpy(cache)  # a view: the graph writes into `cache`
+                binding.bind_ortvalue_input(f"past_{name}", value)
+                binding.bind_ortvalue_output(f"present_{name}", value)
         return binding
-
-
-def _stack(encoded: Iterable[Cross], rows: int, shape: Shape) -> Cross:
-    """Clips as rows of one block for each name, as long as the longest clip, the rest hidden.
-
-    Each part is given up as soon as it is copied: a batch holds its audio once, and one name twice for a moment.
-    """
-    parts = list(encoded)
-    longest = max(int(part["key_bias"].shape()[-1]) for part in parts)
-    stacked: Cross = {}
-    for name in [*shape.cross_names(), "key_bias"]:
-        axis = 2 if "value" in name else 3
-        dims = [rows, *parts[0][name].shape()[1:]]
-        dims[axis] = longest
-        block = np.full(dims, _HIDDEN if name == "key_bias" else 0, np.float32)
-        for row, part in enumerate(parts):
-            value = part.pop(name).numpy()
-            _, first, second, third = value.shape
-            block[row, :first, :second, :third] = value[0]
-        stacked[name] = ort.OrtValue.ortvalue_from_numpy(block)
-    return stacked
 
 
 def _take(value: Any, rows: Sequence[int]) -> Any:
     return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value.numpy()[list(rows)]))
 
 
-def _run(session: Any, binding: Any) -> None:
+@contextmanager
+def _engine_errors() -> Iterator[None]:
     try:
-        session.run_with_iobinding(binding)
+        yield
     except Exception as error:  # onnxruntime raises its own types, which differ between versions
         raise EngineError(f"onnxruntime: {str(error).splitlines()[0]}") from error

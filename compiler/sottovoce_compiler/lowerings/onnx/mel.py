@@ -15,7 +15,7 @@ from sottovoce_compiler.lowerings.onnx.graph import Graph
 SAMPLE_RATE = 16_000  # Hz
 N_FFT = 400  # samples in a window, 25 ms
 HOP = 160  # samples between windows, 10 ms
-_BINS = N_FFT // 2 + 1
+SPECTRUM_BINS = N_FFT // 2 + 1
 
 
 def log_mel(g: Graph, audio: str, n_mels: int) -> str:
@@ -40,7 +40,7 @@ def fourier_basis() -> NDArray[np.float32]:
     """(2 * 201, 1, 400): cosines, then sines, each times the periodic Hann window."""
     n = np.arange(N_FFT)
     window = 0.5 - 0.5 * np.cos(2 * np.pi * n / N_FFT)
-    angle = 2 * np.pi * np.outer(np.arange(_BINS), n) / N_FFT
+    angle = 2 * np.pi * np.outer(np.arange(SPECTRUM_BINS), n) / N_FFT
     basis = np.concatenate([np.cos(angle), np.sin(angle)]) * window
     return basis[:, None, :].astype(np.float32)
 
@@ -48,7 +48,7 @@ def fourier_basis() -> NDArray[np.float32]:
 def mel_filters(n_mels: int) -> NDArray[np.float32]:
     """(1, mels, 201): triangles on the Slaney mel scale up to 8 kHz, each of unit area per hertz."""
     edges = _mel_to_hz(np.linspace(_hz_to_mel(0.0), _hz_to_mel(SAMPLE_RATE / 2), n_mels + 2))
-    bins = np.linspace(0, SAMPLE_RATE / 2, _BINS)
+    bins = np.linspace(0, SAMPLE_RATE / 2, SPECTRUM_BINS)
     rise = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
     fall = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
     triangles = np.maximum(0, np.minimum(rise, fall)) * (2 / (edges[2:] - edges[:-2]))[:, None]

@@ -5,6 +5,7 @@ Measured reasons are in docs/decisions.md; this module is where a new measuremen
 
 from dataclasses import dataclass
 
+from sottovoce.errors import InputError
 from sottovoce_compiler.lowerings.onnx.linear import BlockLinear, DynamicInt8Linear, FloatLinear, Linear
 
 PRECISIONS = ("int8", "int4", "fp16", "fp32")
@@ -24,10 +25,10 @@ class Recipe:
     half_tables: bool
 
 
-def recipe(precision: str, arch: str, instructions: frozenset[str], width: int) -> Recipe:
-    """The recipe for `precision` on a CPU of `arch` with `instructions`, for rows of `width` values.
+def recipe(precision: str, arch: str, instructions: frozenset[str], unit: int) -> Recipe:
+    """The recipe for `precision` on a CPU of `arch` with `instructions`; every row has a multiple of `unit` values.
 
-    Raises ValueError for an unknown precision.
+    Raises ValueError for an unknown precision, InputError where no block of weights divides the rows.
     """
     match precision:
         case "fp32":
@@ -36,20 +37,23 @@ def recipe(precision: str, arch: str, instructions: frozenset[str], width: int) 
             half = FloatLinear(half=True)
             return Recipe(half, half, half, half_tables=True)
         case "int8" | "int4":
-            return _integer_recipe(4 if precision == "int4" else 8, arch, instructions, width)
+            return _integer_recipe(4 if precision == "int4" else 8, arch, instructions, unit)
     raise ValueError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
 
 
-def _integer_recipe(bits: int, arch: str, instructions: frozenset[str], width: int) -> Recipe:
+def _integer_recipe(bits: int, arch: str, instructions: frozenset[str], unit: int) -> Recipe:
     saturates = arch == "x86-64" and not instructions & {"avx512_vnni", "avx_vnni"}
     rows = DynamicInt8Linear(_LEVELS_SAFE_ON_AVX2 if saturates else _LEVELS_FULL)
     if arch == "aarch64" and "asimddp" not in instructions:
         # Block kernels need the dot product; without it they unpack to float for every token.
         return Recipe(rows, rows, rows, half_tables=True)
-    few = BlockLinear(bits, 32 if bits == 4 else block_size(width))
+    few = BlockLinear(bits, block_size(unit, 32 if bits == 4 else 128))
     return Recipe(rows, few, few, half_tables=True)
 
 
-def block_size(width: int) -> int:
-    """The largest block up to 128 that divides rows of `width` values."""
-    return next(size for size in (128, 64, 32, 16) if width % size == 0)
+def block_size(unit: int, most: int = 128) -> int:
+    """The largest block up to `most` that divides rows of a multiple of `unit` values; InputError where none does."""
+    for size in (128, 64, 32, 16):
+        if size <= most and unit % size == 0:
+            return size
+    raise InputError(f"rows of {unit} values do not divide into blocks of 16 or more; compile with --precision fp16")

@@ -35,7 +35,7 @@ Load = Callable[[str], Float]  # tensor name in Hugging Face's naming -> float32
 TAIL_STRIDE = 8  # silent frames that one kept frame stands for; 8 keeps the logits (docs/decisions.md), 32 breaks base
 MARGIN_FRAMES = 25  # frames of 20 ms of plain silence after the audio, before compression starts
 SAMPLES_PER_FRAME = 320
-_SPARE_FRAMES = 10  # silence run through the stem beyond the context, to take the silent frame from
+_SPARE_FRAMES = 2  # silence run through the stem beyond the context, so that its last frame has what follows it
 _HEADS_AT_ONCE = 4  # attention scores of 30 s are 9 MB a head; more heads at once cost memory, not less time
 _FLOAT = TensorProto.FLOAT
 
@@ -58,6 +58,8 @@ class WhisperLowering:
         audio = g.input("audio", _FLOAT, [1, "samples"])
         padded, context = self._pad(g, audio)
         mel = log_mel(g, padded, self.spec.n_mels)
+        # Nothing follows the last frame of the longest context: its convolutions are padded there, as in training.
+        mel = g.op("Slice", mel, g.constant([0]), g.constant([2 * self.spec.n_audio_ctx]), g.constant([2]))
         x, bias = self._with_silent_tail(g, self._stem(g, mel), context)
         x = self._encoder_layers(g, x, bias)
         self._cross_outputs(g, x)
@@ -89,8 +91,8 @@ class WhisperLowering:
         n = self.spec.n_audio_ctx
         zero, one = g.constant([0]), g.constant([1])
         speech = g.op("Slice", x, zero, context, one)
-        middle = g.op("Add", context, g.constant([_SPARE_FRAMES // 2]))
-        silence = g.op("Slice", x, middle, g.op("Add", middle, one), one)
+        quiet = g.op("Sub", context, g.constant([MARGIN_FRAMES // 2]))  # amid the margin, wherever there is a tail
+        silence = g.op("Slice", x, quiet, g.op("Add", quiet, one), one)
         positions = g.op("Cast", self._table(g, "encoder.embed_positions.weight", fold=False), to=_FLOAT)
         here = g.op("Slice", positions, zero, context, zero)
         axis = g.constant([0])
@@ -123,14 +125,14 @@ class WhisperLowering:
         return self._norm(g, x, "encoder.layer_norm")
 
     def _encoder_attention(self, g: Graph, x: str, layer: str, bias: str) -> str:
-        spec = self.spec
-        q, k, v = self._qkv(g, x, f"{layer}.self_attn", self.recipe.encoder)
+        spec, width = self.spec, self.spec.encoder_head_width
+        qkv = self._qkv(g, x, f"{layer}.self_attn", self.recipe.encoder)
         sizes = _groups(spec.encoder_heads, _HEADS_AT_ONCE)
-        split = g.constant([size * spec.encoder_head_width for size in sizes])
-        parts = [g.multi("Split", value, split, outs=len(sizes), axis=-1) for value in (q, k, v)]
+        # Straight into the parts of query, key and value: a split of a split would hold them twice.
+        parts = g.multi("Split", qkv, g.constant([n * width for n in sizes] * 3), outs=3 * len(sizes), axis=-1)
         outs = [
-            g.op("MultiHeadAttention", *part, "", "", bias, domain=MICROSOFT, num_heads=size)
-            for *part, size in zip(*parts, sizes, strict=True)
+            g.op("MultiHeadAttention", *parts[i :: len(sizes)], "", "", bias, domain=MICROSOFT, num_heads=size)
+            for i, size in enumerate(sizes)
         ]
         joined = g.op("Concat", *outs, axis=-1) if len(outs) > 1 else outs[0]
         return self._linear(g, joined, f"{layer}.self_attn.out_proj", self.recipe.encoder)
@@ -200,7 +202,8 @@ class WhisperLowering:
 
     def _self_attention(self, g: Graph, x: str, i: int, lengths: tuple[str, str]) -> str:
         heads, width = self.spec.decoder_heads, self.spec.decoder_head_width
-        q, k, v = self._qkv(g, x, f"decoder.layers.{i}.self_attn", self.recipe.decoder)
+        qkv = self._qkv(g, x, f"decoder.layers.{i}.self_attn", self.recipe.decoder)
+        q, k, v = g.multi("Split", qkv, outs=3, axis=-1, num_outputs=3)
         shape: list[int | str] = ["batch", heads, "capacity", width]
         past = [g.input(f"past_{kind}_{i}", _FLOAT, shape) for kind in ("key", "value")]
         present = [f"present_{kind}_{i}" for kind in ("key", "value")]
@@ -237,12 +240,12 @@ class WhisperLowering:
         bias = None if name.endswith("k_proj") else self.load(f"model.{name}.bias")
         return linear.emit(g, x, name, self.load(f"model.{name}.weight"), bias)
 
-    def _qkv(self, g: Graph, x: str, name: str, linear: Linear) -> list[str]:
-        """Query, key and value from one multiplication: the activations are quantized and read once."""
+    def _qkv(self, g: Graph, x: str, name: str, linear: Linear) -> str:
+        """Query, key and value side by side from one multiplication: the activations are quantized and read once."""
         weight = np.concatenate([self.load(f"model.{name}.{part}_proj.weight") for part in "qkv"])
         query_bias, value_bias = (self.load(f"model.{name}.{part}_proj.bias") for part in "qv")
         bias = np.concatenate([query_bias, np.zeros_like(query_bias), value_bias])
-        return g.multi("Split", linear.emit(g, x, f"{name}.qkv", weight, bias), outs=3, axis=-1, num_outputs=3)
+        return linear.emit(g, x, f"{name}.qkv", weight, bias)
 
     def _mlp(self, g: Graph, x: str, layer: str, linear: Linear) -> str:
         return self._linear(g, g.op("Gelu", self._linear(g, x, f"{layer}.fc1", linear)), f"{layer}.fc2", linear)

@@ -1,0 +1,61 @@
+# Everything a developer types. Each target sets up what it needs in .venv first; a second run finds it there.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+TORCH := $(shell grep '^torch==' constraints.txt)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test lint demo bench wheels clean
+
+help: ## print this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready ## make .venv with both distributions, editable, at the pinned versions
+
+demo: $(VENV)/.ready ## real weights in, words out: compile, verify, transcribe, and a table of results
+	@$(BIN)/sottovoce demo
+
+lint: $(VENV)/.tests-ready ## ruff, ruff format, mypy
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+test: lint ## lint, then every test; the first run fetches real weights
+	@$(BIN)/python -m pytest
+
+bench: $(VENV)/.bench-ready ## beside other systems: make bench ARGS='--data ... --model ...'
+	@$(BIN)/python benchmarks/transcribe.py $(or $(ARGS),--help)
+
+wheels: $(VENV)/.tests-ready ## both wheels, in dist/
+	@rm -rf build runtime/build
+	@$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist ./runtime .
+	@rm -rf build runtime/build
+	@ls dist/*.whl
+
+clean: ## remove .venv, caches and what was built
+	rm -rf $(VENV) build dist runtime/build *.egg-info runtime/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# torch goes first, by its exact version: a range makes pip weigh builds that nothing here needs.
+$(VENV)/.torch: constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	@$(PYTHON) -m venv $(VENV)
+	@echo "installing $(TORCH), the largest download"
+	@$(PIP) install -c constraints.txt $(TORCH)
+	@touch $@
+
+$(VENV)/.ready: $(VENV)/.torch pyproject.toml runtime/pyproject.toml
+	@echo "installing sottovoce and sottovoce-compiler"
+	@$(PIP) install -c constraints.txt -e ./runtime -e .
+	@touch $@
+
+$(VENV)/.tests-ready: $(VENV)/.ready
+	@echo "installing what the tests need"
+	@$(PIP) install -c constraints.txt -e ./runtime -e '.[test]'
+	@touch $@
+
+$(VENV)/.bench-ready: $(VENV)/.ready
+	@echo "installing the systems to compare with"
+	@$(PIP) install -c constraints.txt -e ./runtime -e '.[bench]'
+	@touch $@

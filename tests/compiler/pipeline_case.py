@@ -1,0 +1,65 @@
+"""A compile with everything slow replaced: a random model, two clips without sound, a measurement that is told.
+
+Run as a script it stops at a stage, for a test that kills it there:
+    python pipeline_case.py OUTPUT STAGE
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from unittest.mock import patch
+
+from tests.runtime.random_whisper import random_checkpoint
+
+from sottovoce_compiler.pipeline import Compiled, Progress, Request, compile_model
+from sottovoce_compiler.report.dataset import Clip, Dataset
+from sottovoce_compiler.report.evaluate import evaluate
+from sottovoce_compiler.report.gate import Gate
+from sottovoce_compiler.report.hypothesis import Hypothesis
+from sottovoce_targets import load_target
+
+TEXT = "the best of times"
+DATA = Dataset("case", (Clip("a", Path(__file__), TEXT, "en", 2.0),))
+
+
+def says(text: str) -> Callable[[Clip], Hypothesis]:
+    return lambda clip: Hypothesis(text, "en", 1.0)
+
+
+@contextmanager
+def nothing_slow(artifact: str = TEXT) -> Iterator[None]:
+    """The source says the truth, the artifact what it is told."""
+    at = "sottovoce_compiler.pipeline."
+    with ExitStack() as stack:
+        stack.enter_context(patch(at + "resolve", lambda spec: random_checkpoint()))
+        stack.enter_context(patch(at + "builtin_set", lambda: DATA))
+        stack.enter_context(patch(at + "fetch_component", lambda component: Path(__file__)))
+        stack.enter_context(patch(at + "measured_heads", lambda checkpoint, dataset: ((0, 1), (1, 0))))
+        stack.enter_context(patch(at + "evaluate_source", lambda *_: evaluate(says(TEXT), DATA)))
+        stack.enter_context(patch(at + "bundle_transcriber", lambda path: says(artifact)))
+        stack.enter_context(patch(at + "golden_files", lambda path, data: {"golden/case-0.json": b"{}"}))
+        yield
+
+
+def request(output: Path, precision: str = "int8") -> Request:
+    return Request("random", load_target("linux-x86-64"), output, precision, Gate())
+
+
+def compile_to(output: Path, progress: Progress = lambda stage, done: None, artifact: str = TEXT) -> Compiled:
+    with nothing_slow(artifact):
+        return compile_model(request(output), progress)
+
+
+def _stop_at(stage: str) -> Progress:
+    def progress(now: str, done: float) -> None:
+        if now == stage:
+            print("there", flush=True)
+            time.sleep(60)
+
+    return progress
+
+
+if __name__ == "__main__":
+    compile_to(Path(sys.argv[1]), _stop_at(sys.argv[2]))

@@ -1,0 +1,46 @@
+"""Bundles made once a session: a real Whisper and a random one. Both are read-only; copy what you want to damage."""
+
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+from random_whisper import random_checkpoint
+
+from sottovoce_compiler.families.whisper import whisper_spec
+from sottovoce_compiler.lowerings.onnx.recipe import recipe
+from sottovoce_compiler.pack import write_bundle
+from sottovoce_compiler.pipeline import Request, lower, manifest_fields
+from sottovoce_compiler.report.builtin import builtin_set
+from sottovoce_compiler.report.gate import Gate
+from sottovoce_compiler.report.golden import golden_files
+from sottovoce_compiler.sources import Checkpoint, resolve
+from sottovoce_targets import load_target
+
+
+def _draft(checkpoint: Checkpoint, precision: str, path: Path) -> tuple[dict[str, object], dict[str, bytes | Path]]:
+    """Manifest and files of a bundle as the compiler lowers it, without the slow measurement of its source."""
+    target, spec = load_target("linux-x86-64"), whisper_spec(checkpoint)
+    chosen = recipe(precision, target.arch, frozenset(target.instructions), spec.width)
+    files = lower(checkpoint, spec, chosen, path.parent)
+    return manifest_fields(Request(checkpoint.spec, target, path, precision, Gate()), checkpoint, spec), files
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """whisper-tiny.en in int8 for linux-x86-64, golden cases included. Needs the `weights` mark."""
+    folder = tmp_path_factory.mktemp("tiny")
+    fields, files = _draft(resolve("whisper-tiny.en"), "int8", folder / "tiny.svb")
+    draft = write_bundle(folder / "draft.svb", fields, files)
+    bundle = write_bundle(folder / "tiny.svb", fields, {**files, **golden_files(draft, builtin_set())})
+    draft.unlink()
+    return bundle
+
+
+@pytest.fixture(scope="session")
+def random_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random multilingual Whisper in fp32, two layers of 64 values, without voice activity: needs no network."""
+    folder = tmp_path_factory.mktemp("random")
+    with patch("sottovoce_compiler.pipeline.fetch_component", return_value=folder):
+        fields, files = _draft(random_checkpoint(), "fp32", folder / "random.svb")
+    del files["vad.onnx"]
+    return write_bundle(folder / "random.svb", fields, files)

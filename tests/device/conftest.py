@@ -1,0 +1,64 @@
+"""A device: a fresh environment that holds the built wheel of the runtime and what that asks for, and nothing else.
+
+Built and installed once a session.
+"""
+
+import shutil
+import subprocess
+import sys
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from device_case import OLDEST, ROOT, Device
+
+MakeDevice = Callable[..., Device]
+
+
+@pytest.fixture(scope="session")
+def runtime_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of runtime/, built from a copy, so that nothing is written into the checkout."""
+    work = tmp_path_factory.mktemp("wheel")
+    ignored = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT / "runtime", work / "runtime", ignore=ignored)
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(work), str(work / "runtime"))
+    (wheel,) = work.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="session")
+def make_device(runtime_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> MakeDevice:
+    """Makes an environment with the wheel; requirements given are exact versions in place of the pinned ones."""
+
+    def make(*requirements: str) -> Device:
+        folder = tmp_path_factory.mktemp("device")
+        environment = folder / "environment"
+        venv.create(environment, with_pip=False, symlinks=True)
+        pins = [] if requirements else ["--constraint", str(ROOT / "constraints.txt")]
+        python = str(environment / "bin" / "python")
+        pip("--python", python, "install", "--only-binary=:all:", *pins, str(runtime_wheel), *requirements)
+        work = folder / "work"
+        work.mkdir()
+        return Device(environment, work)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def device(make_device: MakeDevice) -> Device:
+    """With the versions in constraints.txt."""
+    return make_device()
+
+
+@pytest.fixture(scope="session")
+def oldest_device(make_device: MakeDevice) -> Device:
+    """With the oldest versions that runtime/pyproject.toml allows."""
+    return make_device(*OLDEST)
+
+
+def pip(*arguments: str) -> None:
+    """This environment's pip, which can install into another."""
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,43 @@
+"""What a device is to its tests: an environment of its own, and commands that run there, away from this checkout."""
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+HOST_VARIABLES = ("PYTHON", "SOTTOVOCE", "XDG", "ORT", "CI")  # what a device does not have; CI alone silences telemetry
+OLDEST = ("onnxruntime==1.22.0", "numpy==1.26.4")  # what runtime/pyproject.toml says at least
+
+
+@dataclass(frozen=True)
+class Device:
+    """An environment, and an empty folder to work in."""
+
+    environment: Path
+    folder: Path
+
+    def run(
+        self, *command: str | Path, home: Path | None = None, timeout: float = 120
+    ) -> "subprocess.CompletedProcess[str]":
+        """`sottovoce` or `python` of that environment, with these arguments; nothing set that is not on a device."""
+        name, *arguments = map(str, command)
+        variables = {key: value for key, value in os.environ.items() if not key.startswith(HOST_VARIABLES)}
+        if home is not None:
+            variables["HOME"] = str(home)
+        return subprocess.run(
+            [self.environment / "bin" / name, *arguments],
+            capture_output=True,
+            text=True,
+            cwd=self.folder,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            timeout=timeout,
+            check=False,
+        )
+
+    def python(self, code: str) -> str:
+        """What a program prints; it must end well."""
+        done = self.run("python", "-c", code)
+        assert done.returncode == 0, done.stderr
+        return done.stdout

@@ -1,0 +1,81 @@
+"""What the documents say can be typed, can be typed; what they say lies somewhere, lies there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from sottovoce.cli import load_command, make_parser
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted(
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "runtime" / "README.md"]
+    + [path for folder in ("docs", "examples", "benchmarks") for path in (ROOT / folder).rglob("*.md")]
+)
+COMMENT = re.compile(r"\s{3,}\S.*$")  # after a command, set apart by a gap
+
+
+def indented(path: Path) -> list[str]:
+    """Lines of a document that are typed: indented by four, outside of fences."""
+    text = re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return [COMMENT.sub("", line.strip()) for line in text.splitlines() if line.startswith("    ")]
+
+
+def fenced(path: Path, language: str) -> str:
+    """The only block of that language in a document."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    (block,) = (text for tag, text in blocks if tag == language)
+    return str(block)
+
+
+def typed(program: str) -> list[tuple[str, str]]:
+    found = [(path.name, line) for path in DOCUMENTS for line in indented(path) if line.startswith(f"{program} ")]
+    assert found
+    return found
+
+
+@pytest.mark.parametrize(("document", "line"), typed("sottovoce"))
+def test_a_command_in_a_document_is_one_that_the_program_takes(document: str, line: str) -> None:
+    name, *arguments = shlex.split(line.partition(" > ")[0])[1:]
+    if "AUDIO..." not in arguments:
+        make_parser(name, load_command(name)).parse_args(arguments)
+
+
+@pytest.mark.parametrize(("document", "line"), typed("make"))
+def test_a_make_target_in_a_document_is_in_the_makefile(document: str, line: str) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    assert all(f"\n{target}:" in makefile for target in line.split()[1:])
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_link_in_a_document_leads_to_a_file(path: Path) -> None:
+    for link in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
+        assert (path.parent / link).exists(), link
+    for named in re.findall(r"\b(?:docs|examples|benchmarks)/[\w./-]*\w/?", path.read_text(encoding="utf-8")):
+        if not named.startswith("benchmarks/results"):
+            assert (ROOT / named).exists(), named
+
+
+def test_the_tree_in_the_readme_names_what_is_there() -> None:
+    folder = ROOT
+    for line in fenced(ROOT / "README.md", "").splitlines():
+        name = line.split()[0]
+        if not line.startswith(" "):
+            folder = ROOT / name
+        assert (folder if not line.startswith(" ") else folder / name).exists(), line
+
+
+@pytest.mark.weights
+def test_the_python_example_in_the_readme_runs(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sottovoce_compiler.report.builtin import builtin_set
+
+    talk = next(clip.file for clip in builtin_set().clips if clip.name.startswith("two-cities-24"))
+    (tmp_path / "whisper-base.svb").symlink_to(tiny_bundle)
+    (tmp_path / "talk.wav").symlink_to(talk)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(fenced(ROOT / "README.md", "python"), "README.md", "exec"), {})
+    out = capsys.readouterr().out
+    assert out.startswith("en 1.0\n") and "heaven" in out
