@@ -94,7 +94,9 @@ def test_pieces_of_any_size_give_what_the_whole_gives(rate: int) -> None:
 
 def test_a_constant_stays_that_constant() -> None:
     for rate in (8_000, 44_100, 44_101):
-        assert np.abs(inner(resample(np.ones(rate * 2, np.float32), rate, 16_000)) - 1).max() < 1e-6
+        assert (
+            np.abs(inner(resample(np.ones(rate * 2, np.float32), rate, 16_000)) - 1).max() < 4e-6
+        )  # roundings of a sum in float32
 
 
 def test_the_same_rate_changes_nothing() -> None:

@@ -3,7 +3,6 @@
 import argparse
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from sottovoce_compiler.commands.stages import stage_progress
@@ -77,5 +76,5 @@ def _print(compiled: Compiled, as_json: bool) -> None:
         found = {"bundle": str(compiled.bundle), "bytes": compiled.bytes, "report": compiled.report}
         print(json.dumps(found, indent=2, ensure_ascii=False))
         return
-    show([replace(table) for table in compiled.gate.tables()], sys.stdout)
+    show(compiled.gate.tables(), sys.stdout)
     print(f"\n{compiled.bundle}: {compiled.bytes / 1e6:.1f} MB")

@@ -62,7 +62,7 @@ class Gate:
     words a number in each minute of non-speech. A negative limit demands an artifact better than its source.
     """
 
-    max_wer_increase: float = 0.01
+    max_wer_increase: float = 0.03
     max_cer_increase: float = 0.02
     max_language_error_increase: float = 0.1
     max_invented_words_per_minute_increase: float = 2.0

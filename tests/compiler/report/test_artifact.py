@@ -19,6 +19,10 @@ class Fake:
     path: str
     english_only: bool = False
 
+    @property
+    def languages(self) -> tuple[str, ...]:
+        return ("en",) if self.english_only else ("en", "de", "fr")
+
     def transcribe(self, audio: str, language: str | None = None) -> tuple[Iterator[Segment], TranscriptionInfo]:
         if self.english_only and language not in (None, "en"):
             raise InputError("English only")
@@ -51,5 +55,7 @@ def test_a_clip_of_unknown_language_or_without_speech_stays_as_heard(monkeypatch
     assert hear(monkeypatch, "fr", text="") == ("said in de.", "de")
 
 
-def test_an_english_only_bundle_keeps_its_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert hear(monkeypatch, "fr", english_only=True) == ("said in en.", "en")
+def test_an_english_only_bundle_keeps_its_one_answer_and_identifies_no_language(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert hear(monkeypatch, "fr", english_only=True) == ("said in en.", None)
