@@ -25,6 +25,7 @@ from sottovoce_compiler.report.artifact import bundle_transcriber
 from sottovoce_compiler.report.builtin import builtin_set
 from sottovoce_compiler.report.cost import whisper_cost
 from sottovoce_compiler.report.dataset import Dataset
+from sottovoce_compiler.report.drift import timestamp_drift
 from sottovoce_compiler.report.evaluate import evaluate
 from sottovoce_compiler.report.gate import Gate, GateError, GateResult
 from sottovoce_compiler.report.golden import golden_files
@@ -88,7 +89,8 @@ def compile_model(request: Request, progress: Progress = lambda stage, done: Non
             raise GateError(gate)
         progress("seal", 0)
         files |= golden_files(draft, builtin_set())
-        report = report_of(dataset, gate, whisper_cost(spec, chosen, files))
+        drift = timestamp_drift(checkpoint, spec.alignment_heads, draft, dataset)
+        report = report_of(dataset, gate, drift, whisper_cost(spec, chosen, files))
         write_bundle(output, fields, {**files, "report.json": canonical_json(report)})
     size = sum(f.stat().st_size for f in output.rglob("*") if f.is_file()) if output.is_dir() else output.stat().st_size
     return Compiled(output, size, report, gate)
@@ -156,7 +158,7 @@ def _measure(request: Request, checkpoint: Checkpoint, dataset: Dataset, draft: 
     return request.gate.check(source, artifact)
 
 
-def report_of(dataset: Dataset, gate: GateResult, cost: Mapping[str, Any]) -> dict[str, Any]:
+def report_of(dataset: Dataset, gate: GateResult, drift: Mapping[str, Any], cost: Mapping[str, Any]) -> dict[str, Any]:
     """What the bundle says of itself. No times and no machine: those differ from run to run, and `bench` measures them
     on the device that matters; two compiles of one source give the same bytes.
     """
@@ -169,6 +171,7 @@ def report_of(dataset: Dataset, gate: GateResult, cost: Mapping[str, Any]) -> di
             "seconds": round(dataset.seconds, 3),
         },
         "quality": {"source": gate.source.to_json(), "artifact": gate.artifact.to_json()},
+        "timestamp_drift": dict(drift),
         "gate": gate.to_json(),
         "cost": dict(cost),
         "versions": {name: version(name) for name in packages},

@@ -20,6 +20,8 @@ from sottovoce.bundle import Bundle, open_bundle
 from sottovoce.engines import Float
 from sottovoce.errors import BundleError, InputError, SottovoceError
 from sottovoce.loading import Loaded
+from sottovoce.pieces import Piece, PieceDecoder
+from sottovoce.types import TranscribeOptions
 
 FOLDER = "golden/"
 # Between x86 with VNNI and the same bundle in plain float rounding, the mean moved by less than 0.02.
@@ -122,8 +124,6 @@ def _read_case(bundle: Bundle, name: str) -> Case:
 def check_case(loaded: Loaded, case: Case, samples: Float) -> list[str]:
     """What differs from the case, one line each."""
     if not case.tokens:
-        from sottovoce.types import TranscribeOptions
-
         pieces = loaded.cut(samples, TranscribeOptions()).pieces
         return ["speech was found in sound that has none"] if pieces else []
     if max(case.tokens) >= loaded.engine.shape.vocab_size:
@@ -140,6 +140,14 @@ def check_case(loaded: Loaded, case: Case, samples: Float) -> list[str]:
     if same < MIN_SAME_CHOICE:
         problems.append(f"{same:.0%} of the tokens are still the likeliest, fewer than {MIN_SAME_CHOICE:.0%}")
     return problems
+
+
+def choose(loaded: Loaded, samples: Float, language: str) -> tuple[int, ...]:
+    """The text tokens that the bundle chooses for one piece of audio, greedily and without timestamps."""
+    options = TranscribeOptions(language=language, temperature=(0.0,), without_timestamps=True)
+    decoder = PieceDecoder(loaded.engine, loaded.tokens, loaded.table, options)
+    (segments,) = decoder.decode(decoder.begin([Piece(samples, 0)]), [language])
+    return tuple(token for segment in segments for token in segment.tokens)
 
 
 def score(

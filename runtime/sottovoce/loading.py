@@ -1,5 +1,6 @@
 """Opening a speech bundle: everything a transcriber holds once it is loaded, each checked as it is read."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,9 +64,10 @@ class Loaded:
         table = TokenTable(unpack_tokens(bundle.read(TOKENS)), tokens.end)
         if len(table.texts) < tokens.end:
             raise BundleError(f"{path}: tokens.bin has {len(table.texts)} tokens, fewer than the model speaks")
-        vad = VoiceActivity(load_graph(bundle, VAD).model) if VAD in manifest.files else None
-        engine.load()
-        return cls(bundle, tokens, table, engine, vad)
+        with ThreadPoolExecutor(1) as beside:
+            vad = beside.submit(_open_vad, bundle)
+            engine.load()
+            return cls(bundle, tokens, table, engine, vad.result())
 
     def check(self, options: TranscribeOptions) -> None:
         """Raises InputError for options that this model cannot follow."""
@@ -89,3 +91,7 @@ class Loaded:
             if options.vad_filter:
                 spans = speech_spans(probabilities, samples.size, VadOptions())
         return Recording(samples, tuple(chunks(spans, probabilities, _WANTED)))
+
+
+def _open_vad(bundle: Bundle) -> VoiceActivity | None:
+    return VoiceActivity(load_graph(bundle, VAD).model) if VAD in bundle.manifest.files else None

@@ -30,7 +30,8 @@ _MAX_LOOKS = 4
 _FRAME = 320  # samples of one encoded frame
 
 
-# Whisper loses a consonant that begins the audio ("seven" becomes "Kevin"): every piece starts with a little silence.
+# Whisper loses a consonant that begins the audio ("seven" becomes "Kevin"): a piece that has nothing before it starts
+# with a little silence.
 # Errors with 0, 0.05, 0.1, 0.2 and 0.3 s of it: tiny.en 80, 75, 70, 80, 77 of 1,336 words; base 200, 174, 172, 176, 175
 # of 1,839. More of it makes a sentence of what began in the middle of one.
 _LEAD = SAMPLE_RATE // 10
@@ -47,18 +48,23 @@ class Piece:
     def seconds(self) -> float:
         return self.samples.size / SAMPLE_RATE
 
+    @property
+    def lead(self) -> int:
+        """Samples of silence put before the piece: none where it follows other audio."""
+        return max(0, _LEAD - self.start)
+
     def padded(self) -> Float:
-        """The samples as the encoder hears them, after a little silence; times in them are behind by that much."""
-        return np.concatenate([np.zeros(_LEAD, np.float32), self.samples])
+        """The samples as the encoder hears them, after the lead; times in them are behind by that much."""
+        return np.concatenate([np.zeros(self.lead, np.float32), self.samples])
 
     def time(self, seconds: float) -> float:
         """A time in the padded samples as seconds from the start of the recording, never outside this piece."""
-        inside = min(max(seconds - _LEAD / SAMPLE_RATE, 0.0), self.seconds)
+        inside = min(max(seconds - self.lead / SAMPLE_RATE, 0.0), self.seconds)
         return round(inside + self.start / SAMPLE_RATE, 3)
 
     def after(self, seconds: float) -> "Piece | None":
         """What follows a time in the padded samples, if it is worth a second look."""
-        at = max(0, round(seconds * SAMPLE_RATE) - _LEAD)
+        at = max(0, round(seconds * SAMPLE_RATE) - self.lead)
         rest = self.samples[at:]
         # The whole piece again would only be heard as before.
         return Piece(rest, self.start + at) if at > 0 and rest.size > _MIN_GAP * SAMPLE_RATE else None

@@ -9,11 +9,14 @@ import re
 import struct
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sottovoce.errors import BundleError
 
 _MAGIC = b"SVTK1\0"
-_MAX_TOKENS = 1 << 20
 # GPT-2's split: contractions, words, numbers and runs of other signs with one leading space, and white space.
 # [^\W\d_] is any letter; \d and \s are those of Unicode, as there.
 _PIECES = re.compile(r"'(?:s|t|re|ve|m|ll|d)| ?[^\W\d_]+| ?\d+| ?(?:[^\s\w]|_)+|\s+(?!\S)|\s+")
@@ -56,29 +59,43 @@ def _merge(piece: bytes, ids: dict[bytes, int]) -> list[int]:
     return [ids[part] for part in parts if part in ids]
 
 
+class PackedTexts(Sequence[bytes]):
+    """A token table as it lies in the file: fifty thousand texts, none of them cut out before it is asked for."""
+
+    def __init__(self, lengths: NDArray[np.uint16], body: bytes) -> None:
+        self._ends = np.cumsum(lengths, dtype=np.int64)
+        self._body = body
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[bytes]: ...
+    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        at = range(len(self))[index]  # raises IndexError as a list does
+        return self._body[self._ends[at - 1] if at else 0 : self._ends[at]]
+
+
 def pack_tokens(texts: Sequence[bytes]) -> bytes:
-    """The `tokens.bin` of a bundle: magic, count (u32), then for each token its length (u16) and bytes;
-    little-endian."""
-    body = b"".join(struct.pack("<H", len(text)) + text for text in texts)
-    return _MAGIC + struct.pack("<I", len(texts)) + body
+    """The `tokens.bin` of a bundle: magic, count (u32), the length of each token (u16), all bytes; little-endian."""
+    lengths = np.array([len(text) for text in texts], "<u2")
+    return _MAGIC + struct.pack("<I", len(texts)) + lengths.tobytes() + b"".join(texts)
 
 
-def unpack_tokens(data: bytes) -> list[bytes]:
+def unpack_tokens(data: bytes) -> Sequence[bytes]:
     """The inverse of `pack_tokens`. Raises BundleError for anything else."""
     start = len(_MAGIC) + 4
     if len(data) < start or not data.startswith(_MAGIC):
         raise BundleError("tokens.bin is not a token table; compile the bundle again")
     (count,) = struct.unpack_from("<I", data, len(_MAGIC))
-    if count > min(_MAX_TOKENS, len(data)):
+    if 2 * count > len(data) - start:
         raise BundleError(f"tokens.bin claims {count} tokens in {len(data)} bytes; compile the bundle again")
-    texts: list[bytes] = []
-    at = start
-    for _ in range(count):
-        if at + 2 > len(data):
-            raise BundleError(f"tokens.bin ends after {len(texts)} of {count} tokens; compile the bundle again")
-        (length,) = struct.unpack_from("<H", data, at)
-        texts.append(data[at + 2 : at + 2 + length])
-        at += 2 + length
-    if at != len(data):
-        raise BundleError(f"tokens.bin has {len(data)} bytes where its table needs {at}; compile the bundle again")
-    return texts
+    lengths = np.frombuffer(data, "<u2", count, start)
+    needed = start + 2 * count + int(lengths.sum(dtype=np.int64))
+    if needed != len(data):
+        raise BundleError(f"tokens.bin has {len(data)} bytes where its table needs {needed}; compile the bundle again")
+    return PackedTexts(lengths, data[start + 2 * count :])

@@ -73,11 +73,18 @@ def lead() -> float:
 
 
 def test_segments_have_the_times_of_the_recording() -> None:
-    pad = lead()
-    plan = [at(pad + 0.5), 0, 1, at(pad + 2.0), at(pad + 2.4), 2, at(pad + 3.6)]
+    plan = [at(0.5), 0, 1, at(2.0), at(2.4), 2, at(3.6)]
     ((first, second),), _ = decode(lambda start, fed: plan, piece(60, 4.0))
     assert (first.text, first.start, first.end, first.tokens) == (" a b", 60.5, 62.0, (0, 1))
     assert (second.text, second.start, second.end) == (" c", 62.4, 63.6)
+
+
+def test_a_piece_with_nothing_before_it_starts_with_silence_and_its_times_do_not_show_it() -> None:
+    pad = lead()
+    assert pad == pytest.approx(0.1)
+    ((only,),), engine = decode(lambda start, fed: [at(pad + 0.5), 0, at(pad + 2.0)], piece(0, 3.0))
+    assert (only.start, only.end) == (0.5, 2.0)
+    assert engine.started[0][0].size == 3.1 * 16_000
 
 
 def test_a_time_that_the_model_makes_up_stays_within_the_piece() -> None:

@@ -13,13 +13,13 @@ Knows transformers' cross-attention through `reference`; knows nothing of graphs
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sottovoce.tokens import TokenTable
 from sottovoce_compiler.families.whisper_heads import Heads
+from sottovoce_compiler.report.attention import cross_attention, source_prompt
 from sottovoce_compiler.report.dataset import Clip, Dataset
 from sottovoce_compiler.report.reference import SAMPLE_RATE, SECONDS_PER_TIMESTAMP, SourceModel
 from sottovoce_compiler.report.source import load_samples
@@ -50,10 +50,10 @@ def measured_heads(checkpoint: Checkpoint, dataset: Dataset) -> Heads | None:
     table = TokenTable([t.encode() if isinstance(t, str) else t for t in checkpoint.vocabulary], parts.special.end)
     scores = []
     for phrases in _windows([clip for clip in dataset.clips if clip.is_speech], table, parts.window):
-        prompt = _prompt(parts)
+        prompt = source_prompt(parts)
         fed = [*prompt, *(token for tokens in phrases.tokens for token in tokens)]
         if len(fed) <= room:
-            attention = _cross_attention(parts, phrases.samples, fed)[:, :, len(prompt) - 1 :]
+            attention = cross_attention(parts, phrases.samples, fed)[:, :, len(prompt) - 1 :]
             scores += boundary_scores(attention, [len(tokens) for tokens in phrases.tokens], phrases.ends)
     return best_heads(np.mean(scores, axis=0)) if scores else None
 
@@ -94,29 +94,3 @@ def _phrases(group: Sequence[tuple[Clip, Float]], table: TokenTable) -> Phrases:
         tokens=[table.encode(f" {clip.text.strip()}") for clip, _ in group],
         ends=[float(end) for end in ends],
     )
-
-
-def _prompt(parts: Any) -> list[int]:
-    special = parts.special
-    language = special.languages.get("en", next(iter(special.languages.values()), None))
-    steering = [] if language is None else [language, special.tasks["transcribe"]]
-    return [special.start, *steering, special.no_timestamps]
-
-
-def _cross_attention(parts: Any, samples: Float, tokens: Sequence[int]) -> Float:
-    """(layers, heads, tokens, frames) float32 over the source's full window."""
-    import torch
-    from transformers.modeling_outputs import BaseModelOutput
-
-    with torch.inference_mode():
-        features = parts.extractor(samples, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
-        parts.model.set_attn_implementation("sdpa")
-        encoded = parts.model.model.encoder(features).last_hidden_state
-        parts.model.set_attn_implementation("eager")  # the only one that gives its weights
-        found = parts.model(
-            encoder_outputs=BaseModelOutput(last_hidden_state=encoded),
-            decoder_input_ids=torch.tensor([list(tokens)]),
-            output_attentions=True,
-        )
-    attention: Float = torch.cat(list(found.cross_attentions)).numpy()
-    return attention

@@ -6,7 +6,7 @@ cross-attention.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -74,22 +74,26 @@ class OnnxWhisper:
         self.shape = Shape.of(bundle.manifest.model, bundle.manifest.audio)
         self._encoder: Any = None
         self._decoder: Any = None
+        self._intact: Future[None] | None = None
 
     def load(self) -> None:
-        """Open both sessions, side by side, while the weights' checksum is taken.
+        """Open both sessions, and begin the weights' checksum, which the first use waits for.
 
-        Raises BundleError when the weights are damaged, EngineError when onnxruntime refuses a graph.
+        The graphs' own digests are checked before they are parsed; a flipped bit in plain weights crashes nothing, and
+        nothing is said before the weights are known to be whole. Raises BundleError for a damaged graph, EngineError
+        when onnxruntime refuses one.
         """
         if self._decoder is not None:
             return
-        with ThreadPoolExecutor(3) as pool:
-            # The graphs' own digests are checked before they are parsed; a flipped bit in plain weights crashes
-            # nothing.
-            intact = pool.submit(self._bundle.check_file, WEIGHTS)
+        with ThreadPoolExecutor(1) as pool:
             encoder = pool.submit(self._session, ENCODER, True)
-            decoder = pool.submit(self._session, DECODER, False)
-            intact.result()
-            self._encoder, self._decoder = encoder.result(), decoder.result()
+            decoder = self._session(DECODER, False)
+            self._encoder, self._decoder = encoder.result(), decoder
+        # Opening a session keeps Python's lock: a checksum beside it would only make both wait for each other. It runs
+        # while the first audio is encoded.
+        beside = ThreadPoolExecutor(1)
+        self._intact = beside.submit(self._bundle.check_file, WEIGHTS)
+        beside.shutdown(wait=False)
 
     def close(self) -> None:
         """Give the sessions' memory back."""
@@ -101,9 +105,12 @@ class OnnxWhisper:
         return frames * 2 * shape.layers * shape.heads * shape.head_width * 4
 
     def start(self, clips: Sequence[Float], capacity: int) -> "OnnxBatch":
-        """See `engines.SpeechEngine.start`. Raises EngineError when onnxruntime does."""
+        """See `engines.SpeechEngine.start`. Raises EngineError when onnxruntime does, BundleError for damaged
+        weights."""
         self.load()
         cross = self._encode(clips[0]) if len(clips) == 1 else self._encode_rows(clips)
+        if self._intact is not None:
+            self._intact.result()
         return OnnxBatch(self._decoder, self.shape, cross, len(clips), min(capacity, self.shape.text_context))
 
     def _encode_rows(self, clips: Sequence[Float]) -> Cross:

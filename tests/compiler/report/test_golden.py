@@ -53,7 +53,8 @@ def test_the_cases_are_what_the_bundle_says_and_the_same_again(tiny_bundle: Path
     assert golden_files(tiny_bundle, data, threads=1) == files
     speech, quiet = (Case.of(json.loads(files[f"golden/case-{i}.json"]), "x") for i in (0, 1))
     spoken = min((clip for clip in data.clips if clip.is_speech), key=lambda clip: abs(clip.seconds - 5))
-    assert speech.audio == "golden/case-0.wav" and files[speech.audio] == spoken.file.read_bytes()
+    assert speech.audio == "golden/case-0.wav"
+    np.testing.assert_allclose(load_audio(files[speech.audio]), load_audio(spoken.file), atol=1e-4)
     assert "all going direct" in speech.text and "all going direct" in spoken.text
     assert len(speech.logprobs) == len(speech.tokens) + 1
     assert all(round(value, 3) == value for value in speech.logprobs)

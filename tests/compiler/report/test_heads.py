@@ -8,6 +8,7 @@ import soundfile
 from sottovoce.alignment import token_times
 from sottovoce_compiler.families.whisper import whisper_spec
 from sottovoce_compiler.report import heads
+from sottovoce_compiler.report.attention import cross_attention, source_prompt
 from sottovoce_compiler.report.builtin import builtin_set
 from sottovoce_compiler.report.dataset import Clip, Dataset
 from sottovoce_compiler.report.heads import MOST_HEADS, best_heads, boundary_scores, measured_heads
@@ -98,8 +99,8 @@ def test_heads_found_in_a_real_model_are_largely_the_published_ones_and_tell_muc
     clip = builtin_set().clips[4]
     samples = load_samples(clip.file)
     table = heads.TokenTable([t.encode() if isinstance(t, str) else t for t in source.vocabulary], spec.tokens.end)
-    prompt = heads._prompt(parts)
-    attention = heads._cross_attention(parts, samples, [*prompt, *table.encode(" " + clip.text)])
+    prompt = source_prompt(parts)
+    attention = cross_attention(parts, samples, [*prompt, *table.encode(" " + clip.text)])
     attention = attention[:, :, len(prompt) - 1 :]
 
     def times(chosen: heads.Heads) -> np.ndarray:

@@ -190,7 +190,7 @@ def test_a_bundle_elsewhere_with_any_name_loads(random_bundle: Path, engine: Onn
     np.testing.assert_allclose(other.start([clip(1)], 20).run(FED, [7]), expected, **CLOSE)
 
 
-def test_one_flipped_bit_of_the_weights_is_found_while_loading(random_bundle: Path, tmp_path: Path) -> None:
+def test_one_flipped_bit_of_the_weights_is_found_before_anything_is_said(random_bundle: Path, tmp_path: Path) -> None:
     folder = unpacked(random_bundle, tmp_path / "folder")
     with (folder / "weights.bin").open("r+b") as file:
         file.seek(123_456)
@@ -198,7 +198,7 @@ def test_one_flipped_bit_of_the_weights_is_found_while_loading(random_bundle: Pa
         file.seek(123_456)
         file.write(bytes([byte ^ 4]))
     with pytest.raises(BundleError, match=r"weights\.bin is damaged"):
-        OnnxWhisper(open_bundle(folder), 1).load()
+        OnnxWhisper(open_bundle(folder), 1).start([np.zeros(16_000, np.float32)], 8)
 
 
 def of_other_shape(random_bundle: Path, **changes: int) -> OnnxWhisper:

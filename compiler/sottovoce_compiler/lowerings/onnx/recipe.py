@@ -47,8 +47,11 @@ def _integer_recipe(bits: int, arch: str, instructions: frozenset[str], unit: in
     if arch == "aarch64" and "asimddp" not in instructions:
         # Block kernels need the dot product; without it they unpack to float for every token.
         return Recipe(rows, rows, rows, half_tables=True)
-    few = BlockLinear(bits, block_size(unit, 32 if bits == 4 else 128))
-    return Recipe(rows, few, few, half_tables=True)
+    # In blocks of at most 64 a row's result is the same to the bit for any number of rows; in 128 it is not, and one
+    # quantization further on that is another text. After the head there is none, and larger blocks are smaller.
+    decoder = BlockLinear(bits, block_size(unit, 32 if bits == 4 else 64))
+    head = BlockLinear(bits, block_size(unit, 32 if bits == 4 else 128))
+    return Recipe(rows, decoder, head, half_tables=True)
 
 
 def block_size(unit: int, most: int = 128) -> int:

@@ -37,6 +37,8 @@ MARGIN_FRAMES = 25  # frames of 20 ms of plain silence after the audio, before c
 SAMPLES_PER_FRAME = 320
 _SPARE_FRAMES = 2  # silence run through the stem beyond the context, so that its last frame has what follows it
 _HEADS_AT_ONCE = 4  # attention scores of 30 s are 9 MB a head; more heads at once cost memory, not less time
+_KEYS_TOGETHER = 64  # a multiple of every vector width
+_HIDDEN = -1e9  # added to a score, takes its key out of the softmax
 _FLOAT = TensorProto.FLOAT
 
 
@@ -62,6 +64,7 @@ class WhisperLowering:
         mel = g.op("Slice", mel, g.constant([0]), g.constant([2 * self.spec.n_audio_ctx]), g.constant([2]))
         x, bias = self._with_silent_tail(g, self._stem(g, mel), context)
         x = self._encoder_layers(g, x, bias)
+        x, bias = self._whole_groups(g, x, bias)
         self._cross_outputs(g, x)
         g.output(bias, "key_bias", _FLOAT, [1, 1, 1, "frames"])
         return g.serialize(metadata)
@@ -136,6 +139,18 @@ class WhisperLowering:
         ]
         joined = g.op("Concat", *outs, axis=-1) if len(outs) > 1 else outs[0]
         return self._linear(g, joined, f"{layer}.self_attn.out_proj", self.recipe.encoder)
+
+    def _whole_groups(self, g: Graph, x: str, bias: str) -> tuple[str, str]:
+        """Keys up to a multiple of `_KEYS_TOGETHER`, those added hidden.
+
+        A sum over keys then adds the same values in the same lanes whether a clip is alone or padded further in a
+        batch, so that its text is the same to the last bit.
+        """
+        count, zero = g.op("Shape", x, start=1, end=2), g.constant([0])
+        missing = g.op("Mod", g.op("Neg", count), g.constant([_KEYS_TOGETHER]))
+        rows = g.op("Concat", zero, zero, zero, zero, missing, zero, axis=0)
+        columns = g.op("Concat", *[zero] * 7, missing, axis=0)
+        return g.op("Pad", x, rows), g.op("Pad", bias, columns, g.constant(_HIDDEN, np.float32))
 
     def _cross_outputs(self, g: Graph, x: str) -> None:
         spec = self.spec

@@ -69,6 +69,11 @@ def test_rows_of_a_batch_do_not_influence_each_other(kind: str, tmp_path: Path) 
     alone = run_linear(linear, tmp_path, x[:1], weight, None)
     x[1] *= 100
     together = run_linear(linear, tmp_path, x, weight, None)[:1]
+    if kind in (
+        "block8-64",
+        "block4-32",
+    ):  # what a decoder gets: the same to the bit, or a rounding could grow to a word
+        np.testing.assert_array_equal(together, alone)
     np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-5)
 
 
