@@ -165,7 +165,7 @@ def main() -> None:
     ]
     for one, (divergence, same), (encode, token), size in zip(made, losses, measured, sizes, strict=True):
         lines.append(f"| {one.name} | {divergence:.4f} | {same:.1%} | {encode:.1f} | {token:.2f} | {size:.1f} |")
-    args.output.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    args.output.with_name(f"{args.output.name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 
 
