@@ -53,6 +53,11 @@ class Piece:
         """Samples of silence put before the piece: none where it follows other audio."""
         return max(0, _LEAD - self.start)
 
+    @property
+    def heard(self) -> int:
+        """Samples of the piece with its lead."""
+        return self.lead + self.samples.size
+
     def padded(self) -> Float:
         """The samples as the encoder hears them, after the lead; times in them are behind by that much."""
         return np.concatenate([np.zeros(self.lead, np.float32), self.samples])
@@ -215,7 +220,7 @@ class PieceDecoder:
         return segments, _rest(piece, cuts)
 
     def _cuts(self, piece: Piece, attempt: Attempt) -> list[Cut]:
-        return cut_segments(attempt.decoded.tokens, self.tokens, piece.padded().size / SAMPLE_RATE)
+        return cut_segments(attempt.decoded.tokens, self.tokens, piece.heard / SAMPLE_RATE)
 
     def _segment(
         self,
@@ -261,7 +266,7 @@ class PieceDecoder:
                 out.append([])
                 continue
             own = attention[row, :, first : first + len(text) + 1]
-            times = token_times(own, -(-piece.padded().size // _FRAME))
+            times = token_times(own, -(-piece.heard // _FRAME))
             cuts = self._cuts(piece, attempts[row])
             if _rest(piece, cuts) is not None:
                 times = np.minimum(times, cuts[-1].end)  # what comes later is heard again, and has its own words
