@@ -15,6 +15,16 @@ if TYPE_CHECKING:
     from sottovoce.errors import InputError as InputError
     from sottovoce.errors import MissingExtraError as MissingExtraError
     from sottovoce.errors import SottovoceError as SottovoceError
+    from sottovoce.streaming.chunks import AudioChunk as AudioChunk
+    from sottovoce.streaming.chunks import AudioGap as AudioGap
+    from sottovoce.streaming.events import AudioDropped as AudioDropped
+    from sottovoce.streaming.events import Committed as Committed
+    from sottovoce.streaming.events import Event as Event
+    from sottovoce.streaming.events import Partial as Partial
+    from sottovoce.streaming.events import SpeechEnded as SpeechEnded
+    from sottovoce.streaming.events import SpeechStarted as SpeechStarted
+    from sottovoce.streaming.options import StreamOptions as StreamOptions
+    from sottovoce.streaming.session import StreamSession as StreamSession
     from sottovoce.transcriber import Transcriber as Transcriber
     from sottovoce.types import Segment as Segment
     from sottovoce.types import TranscribeOptions as TranscribeOptions
@@ -33,6 +43,16 @@ _HOME = {  # public name -> module
     "Word": "types",
     "TranscriptionInfo": "types",
     "TranscribeOptions": "types",
+    "StreamOptions": "streaming.options",
+    "SpeechStarted": "streaming.events",
+    "Partial": "streaming.events",
+    "Committed": "streaming.events",
+    "SpeechEnded": "streaming.events",
+    "AudioDropped": "streaming.events",
+    "Event": "streaming.events",
+    "AudioChunk": "streaming.chunks",
+    "AudioGap": "streaming.chunks",
+    "StreamSession": "streaming.session",
     "SottovoceError": "errors",
     "InputError": "errors",
     "AudioError": "errors",

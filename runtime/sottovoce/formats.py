@@ -146,14 +146,15 @@ def _lines(words: Iterable[Word]) -> list[str]:
     lines: list[str] = []
     for word in words:
         text = _BREAKS.sub(" ", word.word)
-        if lines and _columns(lines[-1] + text.rstrip()) <= LINE_COLUMNS:
+        if lines and columns(lines[-1] + text.rstrip()) <= LINE_COLUMNS:
             lines[-1] += text
         else:
             lines.append(text.lstrip())
     return [line.rstrip() for line in lines]
 
 
-def _columns(text: str) -> int:
+def columns(text: str) -> int:
+    """Columns of a fixed-width display: a wide character counts as two, a combining one as none."""
     return sum(
         0 if unicodedata.combining(character) else 1 + (unicodedata.east_asian_width(character) in "WF")
         for character in text

@@ -5,17 +5,25 @@ loaded until `load` or the first use.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from sottovoce.audio import Source, load_audio
-from sottovoce.errors import InputError
+from sottovoce.errors import BundleError, InputError
 from sottovoce.loading import Loaded, Recording
 from sottovoce.pieces import Heard, Piece, PieceDecoder, average, groups
+from sottovoce.streaming.chunks import Chunk
+from sottovoce.streaming.drive import drive
+from sottovoce.streaming.events import Event
+from sottovoce.streaming.listener import Listener
+from sottovoce.streaming.options import stream_options
+from sottovoce.streaming.session import StreamSession
 from sottovoce.types import Segment, TranscribeOptions, TranscriptionInfo
+from sottovoce.vad import SAMPLE_RATE
 
 _OPTION_NAMES = frozenset(field.name for field in fields(TranscribeOptions))
 
@@ -91,6 +99,43 @@ class Transcriber:
                 segments, info = self._transcribe(recording, chosen)
                 results[i] = list(segments), info
         return [results[i] for i in range(len(recordings))]
+
+    def session(
+        self, sample_rate: int = SAMPLE_RATE, *, clock: Callable[[], float] = time.perf_counter, **options: Any
+    ) -> StreamSession:
+        """A live stream to push audio into; `options` are the fields of `StreamOptions`.
+
+        `sample_rate` (Hz) is that of plain arrays. `clock` tells how long a step takes: the slower, the fewer steps.
+        Raises InputError for an option that makes no sense, BundleError for a bundle that cannot stream.
+        """
+        chosen, ready = stream_options(options), self._ready
+        ready.check(replace(TranscribeOptions(), language=chosen.language, task=chosen.task))
+        if ready.vad is None:
+            raise BundleError(f"{self.path} has no voice activity detector, which streaming needs; compile it again")
+        prompt = ready.table.encode(" " + chosen.initial_prompt.strip()) if chosen.initial_prompt else []
+        listener = Listener(ready.engine, ready.tokens, ready.table, chosen.task)
+        return StreamSession(listener, ready.vad, chosen, sample_rate, clock, tuple(prompt))
+
+    def stream(
+        self, chunks: Iterable[Chunk], sample_rate: int = SAMPLE_RATE, **options: Any
+    ) -> Generator[Event, None, None]:
+        """Events of live audio, as soon as they are known; `options` are the fields of `StreamOptions`.
+
+        `chunks` are arrays (n,) or (n, channels) at `sample_rate` Hz, of any length, or `AudioChunk`s with a rate of
+        their own. Nothing is read while nobody asks for the next event. Where `chunks` raises, all that was said is
+        committed first. Closing the generator, at any moment, gives everything back and closes `chunks`.
+
+        Raises AudioError for audio that is none, InputError for an option that makes no sense.
+        """
+        return drive(self.session(sample_rate, **options), chunks)
+
+    def astream(
+        self, chunks: AsyncIterable[Chunk], sample_rate: int = SAMPLE_RATE, **options: Any
+    ) -> AsyncGenerator[Event, None]:
+        """`stream` for asyncio: decoding runs in a thread, and the source is read meanwhile."""
+        from sottovoce.streaming.asynchronous import drive_async  # asyncio takes long to import
+
+        return drive_async(self.session(sample_rate, **options), chunks)
 
     def _transcribe(
         self, recording: Recording, options: TranscribeOptions

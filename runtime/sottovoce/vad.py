@@ -21,6 +21,7 @@ _FRAMES_A_CALL = 512  # bounds memory; 16 s
 _STATE = (1, 1, 128)
 
 Float = NDArray[np.float32]
+State = tuple[Float, Float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +63,49 @@ class VoiceActivity:
             raise EngineError(f"onnxruntime cannot open the voice activity network: {reason}") from error
 
     def probabilities(self, samples: Float) -> Float:
-        """(samples,) float32 at 16 kHz -> (frames,) probability of speech in every 32 ms."""
-        hidden, cell = np.zeros(_STATE, np.float32), np.zeros(_STATE, np.float32)
-        context, parts = np.zeros(_CONTEXT, np.float32), []
-        for start in range(0, samples.size, FRAME * _FRAMES_A_CALL):
-            block = samples[start : start + FRAME * _FRAMES_A_CALL]
-            frames = np.zeros((-(-block.size // FRAME), FRAME), np.float32)
-            frames.reshape(-1)[: block.size] = block
-            before = np.concatenate([context[None], frames[:-1, -_CONTEXT:]])
-            feed = {"input": np.concatenate([before, frames], axis=1), "h": hidden, "c": cell}
-            probs, hidden, cell = self._session.run(["speech_probs", "hn", "cn"], feed)
-            context = frames[-1, -_CONTEXT:]
-            parts.append(probs.reshape(-1))
-        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+        """(samples,) float32 at 16 kHz -> (frames,) probability of speech in every 32 ms, the last one padded."""
+        heard = VoiceStream(self)
+        missing = -samples.size % FRAME
+        parts = [heard.push(samples), heard.push(np.zeros(missing, np.float32))]
+        return np.concatenate(parts)
+
+    def run(self, frames: Float, context: Float, state: State) -> tuple[Float, State]:
+        """Frames (n, 512) float32 after the 64 samples `context` -> (n,) probabilities, and the state after them."""
+        before = np.concatenate([context[None], frames[:-1, -_CONTEXT:]])
+        feed = {"input": np.concatenate([before, frames], axis=1), "h": state[0], "c": state[1]}
+        probs, hidden, cell = self._session.run(["speech_probs", "hn", "cn"], feed)
+        return probs.reshape(-1), (hidden, cell)
+
+
+class VoiceStream:
+    """The same for audio that arrives in pieces of any size: what it returns, joined, is what one call would."""
+
+    def __init__(self, activity: VoiceActivity) -> None:
+        self._activity = activity
+        self._state: State = (np.zeros(_STATE, np.float32), np.zeros(_STATE, np.float32))
+        self._context = np.zeros(_CONTEXT, np.float32)
+        self._waiting = np.zeros(0, np.float32)  # less than a frame
+
+    def push(self, samples: Float) -> Float:
+        """(samples,) float32 at 16 kHz -> (frames,) probability of speech in every frame that is now complete."""
+        parts = [np.zeros(0, np.float32)]
+        taken = FRAME - self._waiting.size if self._waiting.size else 0
+        if taken:
+            self._waiting = np.concatenate([self._waiting, samples[:taken]])
+            if self._waiting.size < FRAME:
+                return parts[0]
+            parts.append(self._run(self._waiting))
+        whole = (samples.size - taken) // FRAME * FRAME
+        for start in range(taken, taken + whole, FRAME * _FRAMES_A_CALL):
+            parts.append(self._run(samples[start : min(start + FRAME * _FRAMES_A_CALL, taken + whole)]))
+        self._waiting = samples[taken + whole :].copy()
+        return np.concatenate(parts)
+
+    def _run(self, samples: Float) -> Float:
+        frames = samples.reshape(-1, FRAME)
+        probabilities, self._state = self._activity.run(frames, self._context, self._state)
+        self._context = frames[-1, -_CONTEXT:].copy()
+        return probabilities
 
 
 def speech_spans(probabilities: Float, total: int, options: VadOptions) -> list[Span]:

@@ -57,6 +57,15 @@ def read_wave(stream: BinaryIO, name: str) -> tuple[WaveFormat, Iterator[NDArray
 
     Errors, here or while iterating, are AudioErrors that begin with `name`.
     """
+    wave, size = read_header(stream, name)
+    return wave, _blocks(stream, wave, size, name)
+
+
+def read_header(stream: BinaryIO, name: str) -> tuple[WaveFormat, int | None]:
+    """The format, and the bytes of samples that follow, None where they go on to the end of the stream.
+
+    Not one byte of the samples is read. Raises AudioError as `read_wave` does.
+    """
     riff = _exactly(stream, 12, name)
     header = _read_header(stream, name)
     if header.wave is None:
@@ -66,7 +75,7 @@ def read_wave(stream: BinaryIO, name: str) -> tuple[WaveFormat, Iterator[NDArray
         size = header.long_data_size
     elif _is_placeholder(header.data_size) or (size == 0 and struct.unpack("<I", riff[4:8])[0] <= header.place):
         size = None
-    return header.wave, _blocks(stream, header.wave, size, name)
+    return header.wave, size
 
 
 @dataclass
@@ -142,7 +151,7 @@ def _blocks(stream: BinaryIO, wave: WaveFormat, size: int | None, name: str) -> 
         whole = len(raw) - len(raw) % wave.frame_bytes
         done += whole
         if whole:
-            yield _to_float(raw[:whole], wave)
+            yield to_float(raw[:whole], wave)
         if whole < len(raw) or not raw:
             break
     if wanted is not None and wanted - done > wave.frame_bytes:
@@ -153,7 +162,7 @@ def _blocks(stream: BinaryIO, wave: WaveFormat, size: int | None, name: str) -> 
         )
 
 
-def _to_float(raw: bytes, wave: WaveFormat) -> NDArray[np.float32]:
+def to_float(raw: bytes, wave: WaveFormat) -> NDArray[np.float32]:
     """Whole frames of bytes -> (frames, channels) float32; integers are scaled so that full scale is 1."""
     if wave.kind == "f":
         with np.errstate(over="ignore", invalid="ignore"):

@@ -49,6 +49,7 @@ def test_what_is_missing_has_the_command_that_adds_it(capsys: Capture) -> None:
     assert {part["name"]: part["install"] for part in data["missing"]} == {
         "onnxruntime": "pip install onnxruntime",
         "audio": "pip install 'sottovoce[audio]'",
+        "mic": "pip install 'sottovoce[mic]'",
         "compiler": "pip install sottovoce-compiler",
     }
     assert main(["doctor"]) == 0

@@ -30,6 +30,7 @@ HOST_DISTRIBUTION = "sottovoce-compiler"
 
 DEVICE_COMMANDS: Mapping[str, tuple[str, str]] = {  # name -> (module, one line of help)
     "transcribe": ("sottovoce.cli.transcribe", "recordings in, text out"),
+    "listen": ("sottovoce.cli.listen", "microphone or raw samples in, live text out"),
     "verify": ("sottovoce.cli.verify", "check that a bundle is whole and gives the results it was made with"),
     "bench": ("sottovoce.cli.bench", "load time, time to the first result, speed and peak memory here"),
     "inspect": ("sottovoce.cli.inspect", "what a bundle holds and what was measured on it"),

@@ -43,6 +43,7 @@ class Part:
 ENGINES = (Part("onnxruntime", "runs speech bundles", "onnxruntime", "pip install onnxruntime"),)
 EXTRAS = (
     Part("audio", "recordings other than WAV", "soundfile", "pip install 'sottovoce[audio]'"),
+    Part("mic", "the microphone, for listen", "sounddevice", "pip install 'sottovoce[mic]'"),
     Part(
         "compiler",
         "make bundles, on a workstation",

@@ -27,6 +27,7 @@ EXAMPLE = """\
   sottovoce transcribe whisper-base.svb talk.wav --words --format srt > talk.srt
   sottovoce transcribe whisper-base.svb interviews/*.mp3 --language de -o texts
   ffmpeg -i talk.mp4 -f wav - | sottovoce transcribe whisper-base.svb -
+  sottovoce transcribe whisper-base.svb talk.wav --stream
 """
 
 OPTIONS = ("language", "task", "beam_size", "batch_size", "initial_prompt", "temperature")
@@ -65,10 +66,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", metavar="N", type=_positive, help="processor threads (default: what suits this machine)"
     )
+    parser.add_argument("--stream", action="store_true", help="one recording as if it were live, at its own pace")
+    parser.add_argument("--no-pace", action="store_true", help="with --stream: as fast as possible")
 
 
 def run(args: argparse.Namespace) -> int:
     """Exit code 0; 1 when some recordings failed, 2 when all did because of what they are."""
+    if args.stream or args.no_pace:
+        from sottovoce.cli.transcribe_stream import run_stream
+
+        return run_stream(args)
     outlet = choose_outlet(args.audio, args.format, words=args.words, folder=args.output, as_json=args.json)
     options = _options(args)
     failures: list[Exception] = []

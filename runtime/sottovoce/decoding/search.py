@@ -95,7 +95,7 @@ def _begin(batch: DecodeBatch, prompt: Prompt, tokens: Tokens) -> tuple[Float, l
     """Feed the prompt; logits for the first token, and how likely each row holds no speech at all."""
     batch.restart()
     logits = batch.run(prompt.ids, [prompt.start_at, prompt.ids.shape[1] - 1])
-    no_speech = [float(np.exp(row[tokens.no_speech] - _log_sum(row))) for row in logits[:, 0]]
+    no_speech = [float(np.exp(row[tokens.no_speech] - log_sum(row))) for row in logits[:, 0]]
     return logits[:, 1], no_speech
 
 
@@ -104,7 +104,7 @@ def _choose(row: _Row, scores: Float, end: int, temperature: float) -> None:
         token = int(scores.argmax())
     else:
         token = int((scores / temperature + row.random.gumbel(size=scores.size)).argmax())
-    row.logprobs.append(float(scores[token] - _log_sum(scores)))
+    row.logprobs.append(float(scores[token] - log_sum(scores)))
     if token == end:
         row.stopped = "end"
         return
@@ -115,7 +115,8 @@ def _choose(row: _Row, scores: Float, end: int, temperature: float) -> None:
         row.tokens, row.logprobs, row.stopped = row.tokens[:cut], row.logprobs[:cut], "loop"
 
 
-def _log_sum(scores: Float) -> float:
+def log_sum(scores: Float) -> float:
+    """The logarithm of the sum of exponentials of (vocabulary,) logits."""
     top = scores.max()
     return float(top + np.log(np.exp(scores - top).sum()))
 
@@ -163,7 +164,7 @@ def _extend(beams: Sequence[_Beam], logits: Float, width: int, end: int) -> tupl
     """The `width` best continuations of all beams, the beam each came from, and those that ended before them."""
     options = []
     for at, (beam, scores) in enumerate(zip(beams, logits, strict=True)):
-        total = _log_sum(scores)
+        total = log_sum(scores)
         for token in np.argpartition(-scores, width)[: width + 1]:
             logprob = float(scores[token] - total)
             options.append((beam.score + logprob, at, int(token), logprob))

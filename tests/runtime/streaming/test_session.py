@@ -1,0 +1,512 @@
+"""Sessions over a scripted listener and loudness as voice activity: what is said when, and with what audio in hand."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sottovoce.errors import AudioError, EngineError, InputError
+from sottovoce.streaming.chunks import AudioChunk, AudioGap
+from sottovoce.streaming.events import AudioDropped, Committed, Partial, SpeechEnded, SpeechStarted
+from sottovoce.streaming.listener import Excerpt, Hypothesis
+from sottovoce.types import Word
+from tests.runtime.streaming.stream_case import (
+    LOUD,
+    RATE,
+    Float,
+    Script,
+    audio_of,
+    check,
+    cut,
+    live,
+    partials_of,
+    run,
+    said,
+    session_of,
+    texts_of,
+    words_of,
+)
+
+FRAME_SECONDS = 0.032
+# Two utterances with a long silence between them, the second with a short one inside.
+TALK = [*said(6, 0.5), *said(4, 6.0, first=6), *said(5, 8.4, first=10)]
+LENGTH = 12.0
+
+
+def names(script: list[Word]) -> list[str]:
+    return [word.word for word in script]
+
+
+# -- what is said --------------------------------------------------------------------------------------------------
+
+
+def test_speech_starts_is_shown_is_committed_and_ends_in_this_order() -> None:
+    script = said(6, 0.5)
+    events, _ = live(audio_of(script, 4.0), script)
+    check(events)
+    kinds = [type(event) for event in events]
+    assert kinds[0] is SpeechStarted and kinds[-1] is SpeechEnded
+    assert kinds.index(Partial) < kinds.index(Committed) < len(kinds) - 1
+    assert kinds.count(Committed) > 1, "words are committed while more are being said"
+
+
+def test_every_word_is_committed_once_with_its_own_times_across_utterances() -> None:
+    events, _ = live(audio_of(TALK, LENGTH), TALK)
+    check(events)
+    assert words_of(events) == TALK
+    assert [type(event) for event in events].count(SpeechStarted) == 3
+
+
+def test_speech_starts_and_ends_where_it_is_loud() -> None:
+    events, _ = live(audio_of(TALK, LENGTH), TALK, size=512)
+    turns = [event for event in events if isinstance(event, SpeechStarted | SpeechEnded)]
+    edges = [TALK[0].start, TALK[5].end, TALK[6].start, TALK[9].end, TALK[10].start, TALK[14].end]
+    for turn, edge in zip(turns, edges, strict=True):
+        assert turn.time == pytest.approx(edge, abs=FRAME_SECONDS + 1e-3)
+
+
+def test_committed_words_are_those_that_ended_a_while_ago() -> None:
+    script = said(20, 0.5)
+    audio = audio_of(script, 8.0)
+    session = session_of(Script(script, audio), hold_back=1.0)
+    behind = []
+    for chunk in cut(audio[: round(script[-1].end * RATE)], 1600):
+        for event in session.push(chunk):
+            if isinstance(event, Committed):
+                behind.append(session.time - event.words[-1].end)
+    assert len(behind) > 5 and min(behind) >= 1.0
+
+
+def test_a_partial_says_what_follows_the_committed_words_and_where_it_begins() -> None:
+    script = said(8, 0.5)
+    starts = {word.word: word.start for word in script}
+    events, _ = live(audio_of(script, 4.0), script)
+    committed: list[str] = []
+    for event in events:
+        committed += names(list(event.words)) if isinstance(event, Committed) else []
+        if isinstance(event, Partial) and event.text:
+            following = names(script)[len(committed) :]
+            shown = event.text.removesuffix(" part").split()
+            assert [f" {word}" for word in shown] == following[: len(shown)]
+            assert event.start == starts[following[0]]
+
+
+def test_without_partials_only_final_text_is_said() -> None:
+    events, _ = live(audio_of(TALK, LENGTH), TALK, partials=False)
+    check(events)
+    assert partials_of(events) == [] and texts_of(events) == names(TALK)
+
+
+def test_a_partial_that_did_not_change_is_not_said_again() -> None:
+    script = [Word(0.5, 4.5, " long", 0.95)]
+    events, listener = live(audio_of(script, 6.0), script)
+    check(events)
+    assert len(listener.sizes) > 5 and len(partials_of(events)) <= 2
+
+
+def test_a_partial_that_vanished_is_taken_back_with_an_empty_one() -> None:
+    def forgets(excerpt: Excerpt, hypothesis: Hypothesis) -> Hypothesis:
+        return hypothesis if len(listener.sizes) < 3 else replace(hypothesis, words=())
+
+    script = said(6, 0.5)
+    audio = audio_of(script, 4.0)
+    listener = Script(script, audio, mangle=forgets)
+    events = run(session_of(listener, hold_back=3.0), cut(audio, 1600))
+    check(events)
+    shown = partials_of(events)
+    assert shown[0] and shown[-1] == "" and shown.count("") == 1 and texts_of(events) == []
+
+
+def test_a_hypothesis_that_loops_is_shown_and_settles_nothing_until_the_speaker_stops() -> None:
+    script = said(12, 0.5)
+    audio = audio_of(script, 6.0)
+    listener = Script(script, audio, mangle=lambda excerpt, heard: replace(heard, looped=True))
+    session = session_of(listener)
+    while_speaking = [event for chunk in cut(audio[: round(4.1 * RATE)], 1600) for event in session.push(chunk)]
+    assert partials_of(while_speaking) and texts_of(while_speaking) == []
+    rest = run(session, cut(audio[round(4.1 * RATE) :], 1600))
+    assert texts_of(rest) == names(script)
+    check([*while_speaking, *rest])
+
+
+def test_words_are_committed_again_after_a_loop_has_passed() -> None:
+    def loops_early(excerpt: Excerpt, hypothesis: Hypothesis) -> Hypothesis:
+        return replace(hypothesis, looped=len(listener.sizes) < 6)
+
+    script = said(20, 0.5)
+    audio = audio_of(script, 6.6)
+    listener = Script(script, audio, mangle=loops_early)
+    session = session_of(listener)
+    events = [event for chunk in cut(audio, 1600) for event in session.push(chunk)]
+    assert texts_of(events)[:10] == names(script)[:10]
+
+
+# -- with what audio -----------------------------------------------------------------------------------------------
+
+
+def test_the_listener_is_given_what_comes_before_the_first_loud_frame() -> None:
+    script = said(4, 3.0)
+    _, listener = live(audio_of(script, 6.0), script)
+    lead = 3.0 - listener.excerpts[0].start / RATE
+    assert 0.25 <= lead <= 0.5
+
+
+def test_after_a_short_silence_the_window_goes_on_and_after_a_long_one_it_begins_anew() -> None:
+    script = [*said(4, 1.0), *said(4, 3.4, first=4), *said(4, 9.0, first=8)]
+    events, listener = live(audio_of(script, 12.0), script)
+    assert words_of(events) == script
+    begins = {excerpt.start / RATE: excerpt.settled for excerpt in listener.excerpts}
+    assert len(begins) == 2, "one window for the first two stretches of speech"
+    assert max(begins) >= 9.0 - 0.5 and tuple(begins[max(begins)])[:1] in ((), (8,))
+    second = [one for one in listener.excerpts if 3.4 * RATE < one.start + one.open_from < 9 * RATE]
+    assert second and all(list(one.settled)[:4] == [0, 1, 2, 3] for one in second)
+
+
+def test_what_was_settled_is_given_as_settled_and_the_rest_as_open() -> None:
+    script = said(20, 0.5)
+    _, listener = live(audio_of(script, 8.0), script)
+    for excerpt in listener.excerpts:
+        if excerpt.settled:
+            assert excerpt.open_from == round(script[excerpt.settled[-1]].end * RATE)
+        assert excerpt.open_from >= excerpt.start
+    assert any(excerpt.settled for excerpt in listener.excerpts)
+
+
+@pytest.mark.parametrize("window", [5.0, 15.0, 28.0])
+@pytest.mark.parametrize("size", [1600, 16_000, 90 * RATE])
+def test_an_utterance_that_never_ends_is_cut_and_keeps_every_word_once(window: float, size: int) -> None:
+    script = said(280, 0.5)
+    audio = audio_of(script, 86.0)
+    events, listener = live(audio, script, size=size, window=window)
+    check(events)
+    assert words_of(events) == script
+    assert [type(event) for event in events].count(SpeechStarted) == 1
+    assert max(listener.sizes) <= (window + FRAME_SECONDS) * RATE
+    assert max(len(excerpt.settled) for excerpt in listener.excerpts) <= window / 0.3 + 1
+    assert len({excerpt.start for excerpt in listener.excerpts}) > 86 / window
+
+
+@pytest.mark.parametrize("silence", [0.7, 1.9, 2.0, 2.1])
+@pytest.mark.parametrize("window", [5.0, 28.0])
+def test_speech_with_pauses_never_makes_more_than_the_encoder_hears(window: float, silence: float) -> None:
+    each = round((window - 0.4) / 0.3)  # the pause comes when the window is nearly full
+    script: list[Word] = []
+    for _ in range(4):
+        begin = script[-1].end + silence if script else 0.5
+        script += said(each, round(begin, 3), first=len(script))
+    audio = audio_of(script, script[-1].end + 3)
+    events, listener = live(audio, script, window=window, end_of_speech=0.1)
+    assert words_of(events) == script
+    assert max(listener.sizes) + 0.1 * RATE <= min(30, window + 3) * RATE
+
+
+def test_sound_without_words_gives_no_text_and_is_let_go() -> None:
+    noise = np.random.default_rng(1).uniform(-LOUD, LOUD, 60 * RATE).astype(np.float32)
+    events, listener = live(noise, [])
+    check(events)
+    assert [type(event) for event in events] == [SpeechStarted, SpeechEnded]
+    assert max(listener.sizes) <= 15.1 * RATE and len({one.start for one in listener.excerpts}) >= 4
+
+
+def test_one_word_in_much_noise_is_neither_lost_nor_repeated() -> None:
+    script = [Word(7.0, 7.5, " word", 0.95), Word(33.0, 33.4, " other", 0.95)]
+    noise = np.random.default_rng(1).uniform(-LOUD, LOUD, 60 * RATE).astype(np.float32)
+    events, _ = live(noise, script)
+    assert words_of(events) == script
+
+
+def test_a_stream_that_never_speaks_says_and_decodes_nothing_and_holds_little() -> None:
+    audio = audio_of([], 90.0)
+    listener = Script([], audio)
+    session = session_of(listener)
+    for chunk in cut(audio, 1600):
+        assert list(session.push(chunk)) == []
+        assert session._window.seconds <= 1.0
+    assert list(session.finish()) == [] and listener.sizes == [] and session.steps == 0
+
+
+def test_in_a_pause_that_is_heard_already_nothing_is_decoded() -> None:
+    script = said(4, 0.5)
+    audio = audio_of(script, 6.0)
+    listener = Script(script, audio)
+    session = session_of(listener, end_of_speech=4.0)
+    events = [event for chunk in cut(audio[: 3 * RATE], 800) for event in session.push(chunk)]
+    before = len(listener.sizes)
+    assert texts_of(events) == names(script), "the pause settles them without being decoded again"
+    events = run(session, cut(audio[3 * RATE :], 800))
+    assert len(listener.sizes) == before and session.steps == before
+
+
+# -- chunks of every kind ------------------------------------------------------------------------------------------
+
+SHORT = [*said(4, 0.4), *said(3, 4.6, first=4)]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.sampled_from([0, 1, 17, 160, 511, 512, 513, 1600, 5000, 40_000]), min_size=1, max_size=6))
+def test_the_committed_words_are_the_same_in_chunks_of_any_size(sizes: list[int]) -> None:
+    audio = audio_of(SHORT, 7.0)
+    sizes = [*sizes, 300] if sum(sizes) < 300 else sizes
+    listener = Script(SHORT, audio)
+    events = run(session_of(listener), cut(audio, *sizes))
+    check(events)
+    assert words_of(events) == SHORT
+
+
+def test_samples_that_come_one_by_one_are_heard_as_any_others() -> None:
+    script = said(4, 0.4)
+    audio = audio_of(script, 2.4)
+    events, listener = live(audio, script, size=1)
+    check(events)
+    assert words_of(events) == script
+    assert len(listener.sizes) <= 2.4 / 0.3 + 2, "steps are counted by audio, not by chunks"
+
+
+def test_empty_chunks_change_nothing() -> None:
+    audio = audio_of(SHORT, 7.0)
+    empty = np.zeros(0, np.float32)
+    session = session_of(Script(SHORT, audio))
+    events = run(session, [empty, *[one for chunk in cut(audio, 1600) for one in (chunk, empty, empty)], empty])
+    check(events)
+    assert words_of(events) == SHORT and session.time == 7.0
+
+
+def test_ten_minutes_in_one_chunk_are_heard_in_order_and_within_bounds() -> None:
+    script: list[Word] = []
+    for minute in range(10):
+        script += said(120, 60 * minute + 1.0, first=len(script))  # 36 s of speech, then silence
+    audio = audio_of(script, 600.0)
+    events, listener = live(audio, script, size=audio.size)
+    check(events)
+    assert words_of(events) == script
+    assert max(listener.sizes) <= 15.1 * RATE
+    # No step is made for audio that is long past: only where the window is full or speech ends.
+    assert len(listener.sizes) <= 10 * 8
+
+
+def test_unsettled_words_of_a_long_chunk_are_shown_once() -> None:
+    script = said(30, 0.5)
+    audio = audio_of(script, 9.0)
+    session = session_of(Script(script, audio))
+    assert len(partials_of(session.push(audio))) == 1
+
+
+def test_another_rate_and_integers_are_heard_as_well() -> None:
+    audio = audio_of(SHORT, 7.0)
+    chunks = [AudioChunk((np.repeat(chunk, 2) * 32767).astype(np.int16), 32_000) for chunk in cut(audio, 1600)]
+    session = session_of(Script(SHORT))
+    events = run(session, chunks)
+    check(events)
+    assert texts_of(events) == names(SHORT) and session.time == pytest.approx(7.0, abs=1e-3)
+
+
+def test_the_rate_of_plain_arrays_is_an_argument() -> None:
+    audio = np.repeat(audio_of(SHORT, 7.0), 3)
+    session = session_of(Script(SHORT), sample_rate=48_000)
+    assert texts_of(run(session, cut(audio, 4800))) == names(SHORT)
+    assert session.time == pytest.approx(7.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("size", [1600, 7 * RATE])
+def test_a_sample_that_is_no_number_is_an_error_and_what_came_before_is_kept(size: int) -> None:
+    script = said(20, 0.4)
+    audio = audio_of(script, 7.0)
+    broken = audio.copy()
+    broken[round(6.5 * RATE) + 7 :] = np.nan
+    session = session_of(Script(script, audio))
+    events = []
+    with pytest.raises(AudioError, match=r"6\.500 s"):
+        for chunk in cut(broken, size):
+            for event in session.push(chunk):
+                events.append(event)
+    events += session.finish()
+    check(events)
+    assert words_of(events) == script, "the last word ended before the fault"
+    assert session.time >= 6.4
+
+
+# -- gaps ----------------------------------------------------------------------------------------------------------
+
+
+def gapped(script: list[Word], audio: Float, at: float, seconds: float) -> list[Float | AudioGap]:
+    """The audio in chunks, of which `seconds` from `at` on are lost."""
+    first, last = round(at * RATE), round((at + seconds) * RATE)
+    return [*cut(audio[:first], 1600), AudioGap(seconds), *cut(audio[last:], 1600)]
+
+
+def test_a_gap_settles_what_came_before_and_nothing_is_repeated_after_it() -> None:
+    script = said(40, 0.5)
+    audio = audio_of(script, 14.0)
+    session = session_of(Script(script, audio))
+    events = run(session, gapped(script, audio, 4.0, 3.0))
+    check(events)
+    place = events.index(AudioDropped(4.0, 7.0))
+    assert isinstance(events[place - 1], SpeechEnded) and isinstance(events[place + 1], SpeechStarted)
+    before, after = texts_of(events[:place]), texts_of(events[place:])
+    assert before[:11] == names(script)[:11] and len(before) <= 12
+    assert after[-17:] == names(script)[-17:] and not set(before) & set(after)
+    assert words_of(events[place:])[-1] == script[-1], "times go on behind the gap"
+    assert session.time == 14.0
+
+
+def test_a_gap_in_silence_is_reported_and_ends_nothing() -> None:
+    audio = audio_of([], 5.0)
+    session = session_of(Script([]))
+    assert run(session, gapped([], audio, 2.0, 1.5)) == [AudioDropped(2.0, 3.5)]
+    assert session.time == 5.0
+
+
+def test_a_gap_right_after_speech_begins_the_window_anew() -> None:
+    script = [*said(4, 0.5), *said(4, 4.5, first=4)]
+    audio = audio_of(script, 8.0)
+    listener = Script(script, audio)
+    events = run(session_of(listener), gapped(script, audio, 2.8, 1.0))
+    assert words_of(events) == script
+    assert not listener.excerpts[-1].settled or listener.excerpts[-1].settled[0] == 4
+    assert listener.excerpts[-1].start >= 3.8 * RATE
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_gap_without_a_length_is_refused(seconds: float) -> None:
+    with pytest.raises(InputError, match="gap"):
+        list(session_of(Script([])).push(AudioGap(seconds)))
+
+
+# -- the end -------------------------------------------------------------------------------------------------------
+
+
+def test_finishing_commits_what_is_open() -> None:
+    script = said(8, 0.5)
+    audio = audio_of(script, 2.9)  # the last word has just been said
+    session = session_of(Script(script, audio))
+    events = [event for chunk in cut(audio, 1600) for event in session.push(chunk)]
+    assert texts_of(events) != names(script)
+    rest = list(session.finish())
+    check([*events, *rest])
+    assert texts_of([*events, *rest]) == names(script) and isinstance(rest[-1], SpeechEnded)
+    assert list(session.finish()) == [], "there is nothing more"
+
+
+def test_finishing_flushes_the_resampler() -> None:
+    session = session_of(Script([]), sample_rate=44_100)
+    run(session, [np.zeros(44_100, np.float32)])
+    assert session.time == 1.0
+
+
+def test_a_closed_session_holds_no_audio_and_takes_none() -> None:
+    script = said(8, 0.5)
+    audio = audio_of(script, 2.9)
+    session = session_of(Script(script, audio))
+    for chunk in cut(audio, 1600):
+        list(session.push(chunk))
+    session.close()
+    session.close()
+    assert session._window.samples.size == 0 and session._window._store.nbytes < 1000
+    assert session._hypothesis is None and session._utterance.tokens == []
+    with pytest.raises(InputError, match="closed"):
+        list(session.push(audio))
+    assert list(session.finish()) == []
+
+
+def test_an_engine_that_fails_is_not_hidden() -> None:
+    def fails(excerpt: Excerpt, hypothesis: Hypothesis) -> Hypothesis:
+        raise EngineError("onnxruntime: out of memory")
+
+    audio = audio_of(TALK, LENGTH)
+    with pytest.raises(EngineError, match="out of memory"):
+        run(session_of(Script(TALK, mangle=fails)), cut(audio, 1600))
+
+
+# -- a slow machine ------------------------------------------------------------------------------------------------
+
+
+def slowly(cost: float, late: bool) -> tuple[list[str], list[str], int]:
+    """Words, partials and steps of 24 s of speech where each step takes `cost` seconds; `late` says whether the source
+    hands over what came during a step as one chunk, as a live one does."""
+    script = said(80, 0.5)
+    audio = audio_of(script, 26.0)
+    listener = Script(script, audio, cost=cost)
+    session = session_of(listener)
+    events, at = [], 0
+    while at < audio.size:
+        spent = listener.now
+        arrived = 1600
+        events += session.push(audio[at : at + arrived])
+        at += arrived
+        arrived = round((listener.now - spent) * RATE)
+        if late and arrived:
+            events += session.push(audio[at : at + arrived])
+            at += arrived
+    events += session.finish()
+    check(events)
+    assert words_of(events) == script
+    return texts_of(events), partials_of(events), session.steps
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_slow_machine_makes_fewer_steps_sheds_partials_and_loses_no_word(late: bool) -> None:
+    words, partials, steps = slowly(0.0, late)
+    slow_words, slow_partials, slow_steps = slowly(2.0, late)
+    assert slow_words == words
+    assert slow_steps <= 26 / 2.0 + 3 and slow_steps < steps / 3
+    assert 0 < len(slow_partials) < len(partials) / 2
+
+
+def test_a_step_is_made_when_its_audio_is_there_and_not_before() -> None:
+    script = said(40, 0.5)
+    audio = audio_of(script, 12.4)
+    counts = {}
+    for step in (0.3, 1.0):
+        _, listener = live(audio, script, size=160, step=step, hold_back=0.2)
+        ends = [(one.start + size) / RATE for one, size in zip(listener.excerpts, listener.sizes, strict=True)]
+        assert all(after - before >= step - 1e-6 for before, after in zip(ends, ends[1:], strict=False) if after < 12)
+        counts[step] = len(ends)
+    assert counts[0.3] > 2.5 * counts[1.0]
+
+
+# -- languages -----------------------------------------------------------------------------------------------------
+
+
+class Polyglot:
+    """A script that is heard in another language from some time on."""
+
+    def __init__(self, script: list[Word], language_at: Callable[[float], dict[str, float]]) -> None:
+        self.script, self.language_at = Script(script), language_at
+        self.asked: list[str | None] = []
+
+    def clock(self) -> float:
+        return 0.0
+
+    def hear(self, excerpt: Excerpt, language: str | None) -> Hypothesis:
+        self.asked.append(language)
+        heard = self.script.hear(excerpt, language)
+        if language is not None:
+            return heard
+        shares = self.language_at((excerpt.start + self.script.sizes[-1]) / RATE)
+        return replace(heard, language=max(shares, key=lambda code: shares[code]), languages=shares)
+
+
+def languages_of(script: list[Word], language_at: Callable[[float], dict[str, float]]) -> tuple[list[str], Polyglot]:
+    listener = Polyglot(script, language_at)
+    events = run(session_of(listener), cut(audio_of(script, script[-1].end + 3), 1600))  # type: ignore[arg-type]
+    assert words_of(events) == script
+    return [event.language for event in events if isinstance(event, Committed)], listener
+
+
+def test_the_language_is_heard_until_something_is_settled_in_it_and_anew_after_silence() -> None:
+    script = [*said(6, 0.5), *said(6, 8.0, first=6)]
+    found, listener = languages_of(script, lambda t: {"en": 0.9, "de": 0.1} if t < 5 else {"de": 0.95, "en": 0.05})
+    assert found == ["en"] * found.count("en") + ["de"] * found.count("de") and set(found) == {"en", "de"}
+    asked = listener.asked
+    assert asked[0] is None and "en" in asked and None in asked[asked.index("en") :] and "de" in asked
+
+
+def test_a_language_that_is_given_is_never_asked_for() -> None:
+    script = said(6, 0.5)
+    listener = Polyglot(script, lambda t: {"en": 1.0})
+    session = session_of(listener, language="de")  # type: ignore[arg-type]
+    events = run(session, cut(audio_of(script, 4.0), 1600))
+    assert set(listener.asked) == {"de"} and {e.language for e in events if isinstance(e, Committed)} == {"de"}
