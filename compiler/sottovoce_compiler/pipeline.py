@@ -1,4 +1,4 @@
-"""The compiler, read from top to bottom: resolve -> lower -> pack -> measure -> gate -> seal.
+"""The compiler, read from top to bottom: resolve -> lower -> pack -> measure -> gate -> stream -> seal.
 
 Every stage has a name, which progress bars and logs use. A stage knows its module; this one knows only their order,
 and that nothing is left at the destination unless the gate held.
@@ -31,11 +31,12 @@ from sottovoce_compiler.report.gate import Gate, GateError, GateResult
 from sottovoce_compiler.report.golden import golden_files
 from sottovoce_compiler.report.heads import measured_heads
 from sottovoce_compiler.report.source import evaluate_source
+from sottovoce_compiler.report.stream_run import stream_report
 from sottovoce_compiler.sources import Checkpoint, resolve
 from sottovoce_compiler.staging import check_destination, workspace
 from sottovoce_targets import Target
 
-STAGES = ("resolve", "lower", "pack", "measure source", "measure artifact", "gate", "seal")
+STAGES = ("resolve", "lower", "pack", "measure source", "measure artifact", "gate", "measure stream", "seal")
 # MatMulNBits takes 8 bits from 1.22 on; 1.22.0 and 1.32.0 verify bundles of every precision (tests/device).
 _OLDEST_ENGINE, _NEXT_ENGINE = "1.22", "2"
 _OLDEST_RUNTIME = "0.1.0"
@@ -53,6 +54,7 @@ class Request:
     precision: str
     gate: Gate
     dataset: Dataset | None = None  # None: the built-in set
+    timings: bool = False  # record how fast the stream is here, which no two compiles measure alike
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +89,14 @@ def compile_model(request: Request, progress: Progress = lambda stage, done: Non
         progress("gate", 0)
         if not gate.passed:
             raise GateError(gate)
+        progress("measure stream", 0)
+        stream = {"stream": stream_report(draft, dataset)}
+        if request.timings:
+            stream["measured"] = stream_report(draft, dataset, charged=True)
         progress("seal", 0)
         files |= golden_files(draft, builtin_set())
         drift = timestamp_drift(checkpoint, spec.alignment_heads, draft, dataset)
-        report = report_of(dataset, gate, drift, whisper_cost(spec, chosen, files))
+        report = report_of(dataset, gate, drift, whisper_cost(spec, chosen, files)) | stream
         write_bundle(output, fields, {**files, "report.json": canonical_json(report)})
     size = sum(f.stat().st_size for f in output.rglob("*") if f.is_file()) if output.is_dir() else output.stat().st_size
     return Compiled(output, size, report, gate)
@@ -160,7 +166,8 @@ def _measure(request: Request, checkpoint: Checkpoint, dataset: Dataset, draft: 
 
 def report_of(dataset: Dataset, gate: GateResult, drift: Mapping[str, Any], cost: Mapping[str, Any]) -> dict[str, Any]:
     """What the bundle says of itself. No times and no machine: those differ from run to run, and `bench` measures them
-    on the device that matters; two compiles of one source give the same bytes.
+    on the device that matters; two compiles of one source give the same bytes. The stream is added likewise, compute
+    not charged.
     """
     packages = ("onnx", "onnxruntime", "torch", "transformers", "numpy")
     return {

@@ -40,6 +40,7 @@ def nothing_slow(artifact: str = TEXT) -> Iterator[None]:
         stack.enter_context(patch(at + "evaluate_source", lambda *_: evaluate(says(TEXT), DATA)))
         stack.enter_context(patch(at + "bundle_transcriber", lambda path: says(artifact)))
         stack.enter_context(patch(at + "timestamp_drift", lambda *_: {"mean_ms": 1}))
+        stack.enter_context(patch(at + "stream_report", lambda path, data, charged=False: {"charged": charged}))
         stack.enter_context(patch(at + "golden_files", lambda path, data: {"golden/case-0.json": b"{}"}))
         yield
 

@@ -44,6 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="how much higher than the source's the word error rate may be, as a fraction (default: the target's)",
     )
+    parser.add_argument(
+        "--timings",
+        action="store_true",
+        help="record too how fast the stream is on this machine; two compiles then no longer give the same bytes",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -60,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
         precision=args.precision or target.precision,
         gate=gate_from(limits),
         dataset=read_manifest(args.eval) if args.eval else None,
+        timings=args.timings,
     )
     try:
         with stage_progress() as progress:

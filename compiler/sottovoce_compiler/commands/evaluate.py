@@ -1,12 +1,16 @@
-"""`sottovoce evaluate`: the error rates of a bundle, or of a source at full precision, on labelled audio."""
+"""`sottovoce evaluate`: the error rates of a bundle, or of a source at full precision, on labelled audio; for a bundle
+also what its stream is worth.
+"""
 
 import argparse
 import json
+import shutil
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sottovoce.errors import InputError
 from sottovoce_compiler.report.dataset import Dataset, read_manifest
@@ -14,14 +18,19 @@ from sottovoce_compiler.report.evaluate import Evaluation, evaluate
 from sottovoce_compiler.report.gate import scores_rows
 from sottovoce_compiler.report.table import Table, show
 
+if TYPE_CHECKING:
+    from sottovoce_compiler.report.stream import StreamScorecard
+
 EXAMPLE = """\
   sottovoce evaluate whisper-base.svb --data test.jsonl    a bundle on your own recordings
   sottovoce evaluate whisper-base                          a source, on the small built-in set
+  sottovoce evaluate whisper-base.svb --stream --plot words.png --set hold_back=0.3    a bundle's stream
 
   One line of test.jsonl:
   {"file": "talk.wav", "text": "what is said", "language": "en", "seconds": 3.2}"""
 
 BUNDLE_SUFFIX = ".svb"
+TERMINAL = "-"  # in place of a file: draw there
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,22 +42,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="recordings and what is said in them (default: a built-in set of about 80 s of English)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    stream = parser.add_argument_group(
+        "streaming", "The clips are played as if they were spoken now; the time that this machine takes is charged."
+    )
+    stream.add_argument("--stream", action="store_true", help="measure the stream of a bundle too")
+    stream.add_argument(
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="a setting of the stream, such as step=0.5; may be repeated",
+    )
+    stream.add_argument("--threads", metavar="N", type=int, help="threads of the stream (default: up to 4)")
+    stream.add_argument(
+        "--plot",
+        metavar="FILE.png",
+        action="append",
+        default=[],
+        help="draw words on a time line, spoken against committed; - draws in the terminal",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the error rates; 1 where a clip could not be transcribed."""
+    """Prints the error rates, then the scorecard of the stream; 1 where a clip could not be transcribed."""
+    _check(args)
     dataset = _dataset(args.data)
-    with _progress(len(dataset.clips)) as progress:
+    # The stream first: its peak of memory is told by what the process has ever had.
+    card = _stream(args, dataset) if args.stream else None
+    with _progress("transcribing", len(dataset.clips)) as progress:
         evaluation = _evaluate(args.model, dataset, progress)
     if args.json:
-        print(json.dumps(evaluation.to_json(), indent=2, ensure_ascii=False))
+        streamed = {} if card is None else {"stream": card.to_json()}
+        print(json.dumps(evaluation.to_json() | streamed, indent=2, ensure_ascii=False))
     else:
         heads = ("stratum", "clips", "errors", "language")
         title = f"{args.model} on {evaluation.dataset}"
-        show([Table(title, heads, tuple(scores_rows(evaluation)))], sys.stdout)
-    for failure in evaluation.failures:
+        tables = [] if card is None else card.tables()
+        show([Table(title, heads, tuple(scores_rows(evaluation))), *tables], sys.stdout)
+    if card is not None:
+        _plot(args, card)
+    failures = dict.fromkeys([*evaluation.failures, *(() if card is None else card.failures)])
+    for failure in failures:
         print(f"sottovoce: {failure.clip.name}: {failure.error}", file=sys.stderr)
-    return 1 if evaluation.failures else 0
+    return 1 if failures else 0
 
 
 def is_bundle(model: str) -> bool:
@@ -57,6 +93,39 @@ def is_bundle(model: str) -> bool:
     if path.is_dir():
         return (path / "manifest.json").is_file()
     return path.suffix == BUNDLE_SUFFIX or (path.is_file() and zipfile.is_zipfile(path))
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raises InputError for options that do not go together, before anything slow is done."""
+    for option in ("set", "threads", "plot"):
+        if getattr(args, option) and not args.stream:
+            raise InputError(f"--{option} is about the stream; add --stream")
+    if args.stream and not is_bundle(args.model):
+        raise InputError(f"--stream measures a bundle, and {args.model} is a source; make one with: sottovoce compile")
+    for place in args.plot:
+        path = Path(place)
+        if place != TERMINAL and (path.suffix.lower() != ".png" or not path.parent.is_dir()):
+            raise InputError(f"--plot {place}: expected NAME.png in a folder that exists, or - for the terminal")
+
+
+def _stream(args: argparse.Namespace, dataset: Dataset) -> "StreamScorecard":
+    from sottovoce_compiler.report.stream_run import evaluate_stream, options_from
+
+    options = options_from(args.set)
+    _must_exist(args.model)
+    with _progress("streaming", len(dataset.clips)) as progress:
+        return evaluate_stream(args.model, dataset, options, args.threads, progress=progress)
+
+
+def _plot(args: argparse.Namespace, card: "StreamScorecard") -> None:
+    from sottovoce_compiler.report.timeline import draw, strip
+
+    out = sys.stderr if args.json else sys.stdout
+    for place in args.plot:
+        if place == TERMINAL:
+            print("", *strip(card, shutil.get_terminal_size().columns), sep="\n", file=out)
+        else:
+            draw(card, Path(args.model).name, Path(place))
 
 
 def _dataset(manifest: str | None) -> Dataset:
@@ -69,8 +138,7 @@ def _dataset(manifest: str | None) -> Dataset:
 
 def _evaluate(model: str, dataset: Dataset, progress: Callable[[int], None]) -> Evaluation:
     if is_bundle(model):
-        if not Path(model).exists():
-            raise InputError(f"there is no bundle {model}; make one with: sottovoce compile")
+        _must_exist(model)
         from sottovoce_compiler.report.artifact import bundle_transcriber
 
         return evaluate(bundle_transcriber(model), dataset, progress)
@@ -80,8 +148,13 @@ def _evaluate(model: str, dataset: Dataset, progress: Callable[[int], None]) -> 
     return evaluate_source(resolve(model), dataset, progress)
 
 
+def _must_exist(bundle: str) -> None:
+    if not Path(bundle).exists():
+        raise InputError(f"there is no bundle {bundle}; make one with: sottovoce compile")
+
+
 @contextmanager
-def _progress(clips: int) -> Iterator[Callable[[int], None]]:
+def _progress(what: str, clips: int) -> Iterator[Callable[[int], None]]:
     """A bar on stderr where that is a terminal, nothing elsewhere."""
     if not sys.stderr.isatty():
         yield lambda finished: None
@@ -90,5 +163,5 @@ def _progress(clips: int) -> Iterator[Callable[[int], None]]:
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("transcribing", total=clips)
+        task = bar.add_task(what, total=clips)
         yield lambda finished: bar.update(task, completed=finished)

@@ -70,6 +70,18 @@ def test_the_precision_is_the_targets_unless_asked_otherwise(
             assert report["cost"]["precision"]["encoder"].startswith(encoder)
 
 
+def test_the_stream_is_in_the_report_and_how_fast_it_is_here_only_where_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with nothing_slow():
+        compile_command(tmp_path / "x.svb", "--json")
+        plain = json.loads(capsys.readouterr().out)["report"]
+        compile_command(tmp_path / "x.svb", "--json", "--timings")
+        timed = json.loads(capsys.readouterr().out)["report"]
+    assert plain["stream"] == timed["stream"] == {"charged": False}
+    assert "measured" not in plain and timed["measured"] == {"charged": True}
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -128,6 +140,9 @@ def test_a_real_bundle_verifies_and_says_how_good_it_is(real_bundle: Path) -> No
     quality = open_bundle(real_bundle).report()["quality"]
     assert quality["source"]["wer"] < 0.05
     assert quality["artifact"]["wer"] <= quality["source"]["wer"] + 0.01
+    stream = open_bundle(real_bundle).report()["stream"]
+    assert stream["compute"] == "not charged" and "machine" not in stream
+    assert stream["word_ends"]["matched"] > 100 and stream["wer"] < quality["artifact"]["wer"] + 0.05
     assert real_bundle.stat().st_size < 44e6, "no larger than whisper.cpp's q8_0 file"
 
 
