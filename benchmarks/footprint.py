@@ -79,7 +79,7 @@ def run(job: Job) -> Footprint:
     began = time.perf_counter()
     system = create(job.system, job.artifacts, job.threads)
     imported = time.perf_counter()
-    _forget_peak()
+    forget_peak()
     before_kb = _status_kb("VmRSS")
     loading = time.perf_counter()
     system.load()
@@ -92,7 +92,7 @@ def run(job: Job) -> Footprint:
     return Footprint(imported - began, loaded - loading, ended - loaded, *memory)
 
 
-def _forget_peak() -> None:
+def forget_peak() -> None:
     """Start the peak anew where the kernel allows: importing may have peaked above what it kept."""
     try:
         Path("/proc/self/clear_refs").write_text("5")

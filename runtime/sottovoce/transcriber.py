@@ -21,6 +21,7 @@ from sottovoce.streaming.drive import drive
 from sottovoce.streaming.events import Event
 from sottovoce.streaming.listener import Listener
 from sottovoce.streaming.options import stream_options
+from sottovoce.streaming.policy import Policy
 from sottovoce.streaming.session import StreamSession
 from sottovoce.types import Segment, TranscribeOptions, TranscriptionInfo
 from sottovoce.vad import SAMPLE_RATE
@@ -101,11 +102,17 @@ class Transcriber:
         return [results[i] for i in range(len(recordings))]
 
     def session(
-        self, sample_rate: int = SAMPLE_RATE, *, clock: Callable[[], float] = time.perf_counter, **options: Any
+        self,
+        sample_rate: int = SAMPLE_RATE,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+        policy: Policy | None = None,
+        **options: Any,
     ) -> StreamSession:
         """A live stream to push audio into; `options` are the fields of `StreamOptions`.
 
         `sample_rate` (Hz) is that of plain arrays. `clock` tells how long a step takes: the slower, the fewer steps.
+        `policy` decides which words are settled, where it shall not be the one that measured best.
         Raises InputError for an option that makes no sense, BundleError for a bundle that cannot stream.
         """
         chosen, ready = stream_options(options), self._ready
@@ -114,7 +121,7 @@ class Transcriber:
             raise BundleError(f"{self.path} has no voice activity detector, which streaming needs; compile it again")
         prompt = ready.table.encode(" " + chosen.initial_prompt.strip()) if chosen.initial_prompt else []
         listener = Listener(ready.engine, ready.tokens, ready.table, chosen.task)
-        return StreamSession(listener, ready.vad, chosen, sample_rate, clock, tuple(prompt))
+        return StreamSession(listener, ready.vad, chosen, sample_rate, clock, tuple(prompt), policy)
 
     def stream(
         self, chunks: Iterable[Chunk], sample_rate: int = SAMPLE_RATE, **options: Any

@@ -67,7 +67,8 @@ def _said(events: Callable[..., Iterable[Event]], *chunk: Chunk) -> tuple[list[E
     """All events, and the error that ended them: what was said before it is not lost."""
     said: list[Event] = []
     try:
-        said.extend(events(*chunk))
+        for event in events(*chunk):
+            said.append(event)
     except Exception as error:
         return said, error
     return said, None

@@ -8,12 +8,25 @@ numbers.
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from sottovoce.streaming.listener import HeardWord
 
 _SURE, _DOUBTFUL = 0.8, 0.4  # probabilities of a word
 _LONGER = 2  # times the distance of a sure word that a less sure one needs, and again for a doubtful one
 _AGREEMENTS, _AGREEMENTS_IF_SURE = 2, 2  # earlier hypotheses that said the same
+
+
+class Policy(Protocol):
+    """Decides which words stay. Hypotheses begin after the words settled before; `Settling` says more."""
+
+    def reset(self) -> None: ...
+
+    def add(self, words: Sequence[HeardWord]) -> None: ...
+
+    def count(self, words: Sequence[HeardWord], now: float, quiet: bool) -> int: ...
+
+    def settle(self, count: int) -> None: ...
 
 
 class Settling:

@@ -17,7 +17,7 @@ from sottovoce.streaming.events import AudioDropped, Committed, Event, Partial, 
 from sottovoce.streaming.intake import Float, Intake
 from sottovoce.streaming.listener import Excerpt, Hypothesis, Listener
 from sottovoce.streaming.options import StreamOptions
-from sottovoce.streaming.policy import Settling
+from sottovoce.streaming.policy import Policy, Settling
 from sottovoce.streaming.utterance import Language, Utterance
 from sottovoce.streaming.window import AudioWindow
 from sottovoce.vad import FRAME, SAMPLE_RATE, VoiceActivity, VoiceStream
@@ -47,6 +47,7 @@ class StreamSession:
         sample_rate: int = SAMPLE_RATE,
         clock: Clock = time.perf_counter,
         prompt: tuple[int, ...] = (),
+        policy: Policy | None = None,
     ) -> None:
         self._listener, self._activity, self._options, self._clock = listener, activity, options, clock
         self._prompt = prompt
@@ -55,7 +56,7 @@ class StreamSession:
         self._hear_anew()
         self._utterance = Utterance()
         self._language = Language(options.language)
-        self._settling = Settling(options.hold_back)
+        self._settling = policy or Settling(options.hold_back)
         self._hypothesis: Hypothesis | None = None
         self._shown = ""
         self._decoded_to = 0  # samples of the stream that the newest hypothesis has heard
