@@ -1,5 +1,6 @@
 """Opening a speech bundle: everything a transcriber holds once it is loaded, each checked as it is read."""
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,9 @@ from sottovoce.chunking import chunks
 from sottovoce.decoding.grammar import Tokens
 from sottovoce.engines.onnxruntime import OnnxWhisper
 from sottovoce.errors import BundleError, InputError
+from sottovoce.manifest import MANIFEST, printable
 from sottovoce.onnx_external import load_graph
+from sottovoce.streaming.options import stream_settings
 from sottovoce.tokens import TokenTable, unpack_tokens
 from sottovoce.types import TranscribeOptions
 from sottovoce.vad import SAMPLE_RATE, Span, VadOptions, VoiceActivity, speech_spans
@@ -41,13 +44,14 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The parts of an opened speech bundle."""
+    """The parts of an opened speech bundle; `stream` holds its own settings of a stream, by name."""
 
     bundle: Bundle
     tokens: Tokens
     table: TokenTable
     engine: OnnxWhisper
     vad: VoiceActivity | None
+    stream: Mapping[str, float]
 
     @classmethod
     def open(cls, path: Path, threads: int) -> "Loaded":
@@ -59,6 +63,7 @@ class Loaded:
         if manifest.family != "whisper":
             raise BundleError(f"{path} holds a {manifest.family!r} model; this runtime transcribes with whisper")
         bundle.check_runtime()
+        stream = _stream_settings(bundle)
         engine = OnnxWhisper(bundle, threads)
         tokens = Tokens.of(manifest.generation, engine.shape.vocab_size)
         table = TokenTable(unpack_tokens(bundle.read(TOKENS)), tokens.end)
@@ -67,7 +72,7 @@ class Loaded:
         with ThreadPoolExecutor(1) as beside:
             vad = beside.submit(_open_vad, bundle)
             engine.load()
-            return cls(bundle, tokens, table, engine, vad.result())
+            return cls(bundle, tokens, table, engine, vad.result(), stream)
 
     def check(self, options: TranscribeOptions) -> None:
         """Raises InputError for options that this model cannot follow."""
@@ -95,3 +100,11 @@ class Loaded:
 
 def _open_vad(bundle: Bundle) -> VoiceActivity | None:
     return VoiceActivity(load_graph(bundle, VAD).model) if VAD in bundle.manifest.files else None
+
+
+def _stream_settings(bundle: Bundle) -> dict[str, float]:
+    """What the bundle says of streaming, which is believed no more than anything else in it."""
+    try:
+        return stream_settings(bundle.manifest.stream)
+    except InputError as error:
+        raise BundleError(f"{bundle.path}: {MANIFEST}: stream: {printable(str(error), 300)}") from None

@@ -1,7 +1,7 @@
 """What a bundle says of itself: `manifest.json`, format 1, read strictly and with bounds.
 
 Knows the manifest's keys and which versions fit together. Knows nothing of where the bytes lie, of engines,
-or of what `audio`, `model` and `generation` mean: those belong to the family that reads them."""
+or of what `audio`, `model`, `generation` and `stream` mean: those belong to what reads them."""
 
 import json
 import re
@@ -76,6 +76,7 @@ class Manifest:
     audio: Mapping[str, Any]
     model: Mapping[str, Any]
     generation: Mapping[str, Any]
+    stream: Mapping[str, Any]
     files: Mapping[str, FileEntry]
     raw: Mapping[str, Any]
 
@@ -115,6 +116,7 @@ def parse_manifest(data: bytes, runtime_version: str) -> Manifest:
         audio=whole.table("audio", {}).values,
         model=whole.table("model", {}).values,
         generation=whole.table("generation", {}).values,
+        stream=whole.table("stream", {}).values,
         files=_parse_files(whole.table("files")),
         raw=raw,
     )

@@ -20,7 +20,7 @@ from sottovoce.streaming.chunks import Chunk
 from sottovoce.streaming.drive import drive
 from sottovoce.streaming.events import Event
 from sottovoce.streaming.listener import Listener
-from sottovoce.streaming.options import stream_options
+from sottovoce.streaming.options import StreamOptions, stream_options
 from sottovoce.streaming.policy import Policy
 from sottovoce.streaming.session import StreamSession
 from sottovoce.types import Segment, TranscribeOptions, TranscriptionInfo
@@ -101,6 +101,13 @@ class Transcriber:
                 results[i] = list(segments), info
         return [results[i] for i in range(len(recordings))]
 
+    def stream_options(self, **options: Any) -> StreamOptions:
+        """How a stream with these `options` works: those not given are the bundle's own, which were measured on its
+        target, then the runtime's defaults. Raises InputError for one that makes no sense.
+        """
+        stream_options(options)  # told before a model is loaded
+        return stream_options({**self._ready.stream, **options})
+
     def session(
         self,
         sample_rate: int = SAMPLE_RATE,
@@ -109,13 +116,13 @@ class Transcriber:
         policy: Policy | None = None,
         **options: Any,
     ) -> StreamSession:
-        """A live stream to push audio into; `options` are the fields of `StreamOptions`.
+        """A live stream to push audio into; `options` are the fields of `StreamOptions`, see `stream_options`.
 
         `sample_rate` (Hz) is that of plain arrays. `clock` tells how long a step takes: the slower, the fewer steps.
         `policy` decides which words are settled, where it shall not be the one that measured best.
         Raises InputError for an option that makes no sense, BundleError for a bundle that cannot stream.
         """
-        chosen, ready = stream_options(options), self._ready
+        chosen, ready = self.stream_options(**options), self._ready
         ready.check(replace(TranscribeOptions(), language=chosen.language, task=chosen.task))
         if ready.vad is None:
             raise BundleError(f"{self.path} has no voice activity detector, which streaming needs; compile it again")

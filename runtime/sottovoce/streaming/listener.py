@@ -26,6 +26,8 @@ _LEAD = np.zeros(SAMPLE_RATE // 10, np.float32)
 _LEAD_SECONDS = _LEAD.size / SAMPLE_RATE
 _TOKENS_A_SECOND = 25  # nobody speaks faster
 _TOKENS_TO_SPARE = 12
+_MAX_TOKENS = 224  # half the text context, as Whisper was trained
+_ROOM = 448 - 8  # tokens of the text context, less those that begin a transcript
 _CHECK_LOOPS_EVERY = 4  # tokens
 _LIMITS = TranscribeOptions()  # its thresholds hold here too
 
@@ -53,7 +55,7 @@ class Excerpt:
     @property
     def most_tokens(self) -> int:
         """How many can follow the settled ones."""
-        return round(self.open_seconds * _TOKENS_A_SECOND) + _TOKENS_TO_SPARE
+        return min(_MAX_TOKENS, round(self.open_seconds * _TOKENS_A_SECOND) + _TOKENS_TO_SPARE)
 
     @property
     def open_seconds(self) -> float:
@@ -104,8 +106,10 @@ class Listener:
 
         Raises EngineError when the engine does.
         """
-        most = excerpt.most_tokens
-        before = [self._tokens.start_of_previous, *excerpt.previous] if excerpt.previous else []
+        room = _ROOM - len(excerpt.settled)
+        most = min(excerpt.most_tokens, room)
+        previous = excerpt.previous[max(0, len(excerpt.previous) - (room - most)) :]
+        before = [self._tokens.start_of_previous, *previous] if previous else []
         capacity = len(before) + len(self._tokens.prompt("en", "transcribe", False)) + len(excerpt.settled) + most
         batch = self._engine.start([np.concatenate([_LEAD, excerpt.samples])], capacity)
         languages = self._languages(batch) if language is None else None

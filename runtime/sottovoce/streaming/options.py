@@ -1,5 +1,6 @@
 """How to stream: one frozen object; the defaults were chosen by measurement (docs/streaming.md)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -10,11 +11,11 @@ from sottovoce.errors import InputError
 class StreamOptions:
     """Times in seconds.
 
-    language      code of the language spoken; heard anew at each beginning of speech where it is None
+    language      code of the language spoken; heard anew after each pause of 2 s where it is None
     task          "transcribe", or "translate" into English
     step          audio between two decodings at least; a machine that takes longer makes fewer, and says less that is
                   not final
-    hold_back     words that end nearer than this to the newest audio are not committed while somebody speaks
+    hold_back     words that end nearer than this to the newest audio stay open; doubtful ones up to four times as long
     end_of_speech silence that ends speech
     window        audio decoded at a time at most; older audio is let go at the best pause
     vad_threshold probability of speech from which it counts as speech
@@ -25,9 +26,9 @@ class StreamOptions:
     language: str | None = None
     task: str = "transcribe"
     step: float = 0.3
-    hold_back: float = 0.5
+    hold_back: float = 0.2
     end_of_speech: float = 0.6
-    window: float = 15.0
+    window: float = 20.0
     vad_threshold: float = 0.4
     partials: bool = True
     initial_prompt: str | None = None
@@ -40,6 +41,17 @@ _RANGES = {  # seconds, or a probability
     "window": (5.0, 28.0),
     "vad_threshold": (0.2, 0.95),
 }
+
+SETTINGS = tuple(_RANGES)  # what depends on the machine and the model: a target, and so a bundle, may have its own
+
+
+def stream_settings(given: Mapping[str, Any]) -> dict[str, float]:
+    """The settings of a target or a bundle, each by its name in `SETTINGS`. Raises InputError naming a wrong one."""
+    unknown = sorted(given.keys() - set(SETTINGS))
+    if unknown:
+        raise InputError(f"no stream setting {unknown[0]!r}; there are {', '.join(SETTINGS)}")
+    stream_options(dict(given))
+    return {name: float(value) for name, value in given.items()}
 
 
 def stream_options(given: dict[str, Any]) -> StreamOptions:

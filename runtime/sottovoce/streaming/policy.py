@@ -12,9 +12,9 @@ from typing import Protocol
 
 from sottovoce.streaming.listener import HeardWord
 
-_SURE, _DOUBTFUL = 0.8, 0.4  # probabilities of a word
+_CERTAIN, _SURE, _DOUBTFUL = 0.98, 0.8, 0.4  # probabilities of a word
 _LONGER = 2  # times the distance of a sure word that a less sure one needs, and again for a doubtful one
-_AGREEMENTS, _AGREEMENTS_IF_SURE = 2, 2  # earlier hypotheses that said the same
+_AGREEMENTS, _AGREEMENTS_IF_CERTAIN = 2, 1  # earlier hypotheses that said the same
 
 
 class Policy(Protocol):
@@ -64,7 +64,7 @@ class Settling:
 
     def _agreed(self, count: int, probability: float) -> bool:
         """Whether the last hypotheses began with the same `count` words."""
-        needed = _AGREEMENTS_IF_SURE if probability >= _SURE else _AGREEMENTS
+        needed = _AGREEMENTS_IF_CERTAIN if probability >= _CERTAIN else _AGREEMENTS
         latest = self._earlier[-1][:count]
         return len(self._earlier) > needed and all(words[:count] == latest for words in self._earlier[-1 - needed :])
 
