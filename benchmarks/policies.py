@@ -91,11 +91,9 @@ POLICIES: Mapping[str, Callable[[], Policy]] = {
     "at the end of speech": AtTheEnd,
     "LocalAgreement-2": lambda: LocalAgreement(2),
     "LocalAgreement-3": lambda: LocalAgreement(3),
-    "AlignAtt, 0.3 s": lambda: AlignAtt(0.3),
     "AlignAtt, 0.5 s": lambda: AlignAtt(0.5),
     "AlignAtt, 1.0 s": lambda: AlignAtt(1.0),
-    "ours, 0.3 s": lambda: Settling(0.3),
-    "ours, 0.5 s": lambda: Settling(0.5),
+    "ours, 0.2 s": lambda: Settling(0.2),
 }
 HEADS = ("policy", "errors", "commit mean", "p50", "p90", "p99", "first partial p50", "rewritten")
 

@@ -1,4 +1,4 @@
-"""Our stream through the public API, in the runtime's defaults. Knows nothing of what is in a bundle."""
+"""Our stream through the public API, as the bundle sets it. Knows nothing of what is in a bundle."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -9,7 +9,6 @@ import onnxruntime
 import sottovoce
 from peers import Samples
 from sottovoce import Transcriber
-from sottovoce.streaming.options import StreamOptions
 from sottovoce.types import Word
 from sottovoce_compiler.report.stream_clock import Session
 
@@ -33,7 +32,8 @@ class SottovoceLive:
         return "".join(segment.text for segment in found).strip(), words
 
     def describe(self) -> Mapping[str, str]:
-        chosen = {name: str(value) for name, value in asdict(StreamOptions()).items() if value is not None}
+        options = asdict(self._transcriber.stream_options())
+        chosen = {name: str(value) for name, value in options.items() if value is not None}
         return {"sottovoce": sottovoce.__version__, "onnxruntime": onnxruntime.__version__, **chosen}
 
 

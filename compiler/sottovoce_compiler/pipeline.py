@@ -1,7 +1,7 @@
 """The compiler, read from top to bottom: resolve -> lower -> pack -> measure -> gate -> stream -> seal.
 
 Every stage has a name, which progress bars and logs use. A stage knows its module; this one knows only their order,
-and that nothing is left at the destination unless the gate held.
+and that nothing is left at the destination unless the gate held, for the text and then for the stream.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,11 +27,11 @@ from sottovoce_compiler.report.cost import whisper_cost
 from sottovoce_compiler.report.dataset import Dataset
 from sottovoce_compiler.report.drift import timestamp_drift
 from sottovoce_compiler.report.evaluate import evaluate
-from sottovoce_compiler.report.gate import Gate, GateError, GateResult
+from sottovoce_compiler.report.gate import Gate, GateResult
 from sottovoce_compiler.report.golden import golden_files
 from sottovoce_compiler.report.heads import measured_heads
 from sottovoce_compiler.report.source import evaluate_source
-from sottovoce_compiler.report.stream_run import stream_report
+from sottovoce_compiler.report.stream_run import compiled_stream
 from sottovoce_compiler.sources import Checkpoint, resolve
 from sottovoce_compiler.staging import check_destination, workspace
 from sottovoce_targets import Target
@@ -87,12 +87,14 @@ def compile_model(request: Request, progress: Progress = lambda stage, done: Non
         draft = write_bundle(work / "draft.svb", fields, files)
         gate = _measure(request, checkpoint, dataset, draft, progress)
         progress("gate", 0)
-        if not gate.passed:
-            raise GateError(gate)
+        gate.require()
         progress("measure stream", 0)
-        stream = {"stream": stream_report(draft, dataset)}
+        card = compiled_stream(draft, dataset)
+        gate = gate.with_stream(*card.evaluations, title=card.title)
+        gate.require()
+        stream = {"stream": card.to_json()}
         if request.timings:
-            stream["measured"] = stream_report(draft, dataset, charged=True)
+            stream["measured"] = compiled_stream(draft, dataset, charged=True).to_json()
         progress("seal", 0)
         files |= golden_files(draft, builtin_set())
         drift = timestamp_drift(checkpoint, spec.alignment_heads, draft, dataset)
@@ -151,6 +153,8 @@ def manifest_fields(request: Request, checkpoint: Checkpoint, spec: WhisperSpec)
         "audio": spec.audio_json(),
         "model": spec.model_json(),
         "generation": spec.generation_json(),
+        # Absent where nobody measured: the runtime has its own.
+        **({"stream": dict(request.target.stream)} if request.target.stream else {}),
         "components": {VAD.name: {"source": VAD.requirement, "licence": VAD.licence}},
     }
 

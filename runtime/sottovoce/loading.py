@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sottovoce.archive import MANIFEST
 from sottovoce.bundle import Bundle, open_bundle
 from sottovoce.chunking import chunks
 from sottovoce.decoding.grammar import Tokens
 from sottovoce.engines.onnxruntime import OnnxWhisper
 from sottovoce.errors import BundleError, InputError
-from sottovoce.manifest import MANIFEST, printable
+from sottovoce.manifest import printable
 from sottovoce.onnx_external import load_graph
 from sottovoce.streaming.options import stream_settings
 from sottovoce.tokens import TokenTable, unpack_tokens

@@ -12,6 +12,7 @@ from importlib.resources import files
 from typing import Any
 
 from sottovoce.errors import InputError
+from sottovoce.streaming.options import stream_settings
 
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
 ARCHITECTURES = ("x86-64", "aarch64")
@@ -21,6 +22,8 @@ GATE_LIMITS = (
     "max_cer_increase",
     "max_language_error_increase",
     "max_invented_words_per_minute_increase",
+    "max_stream_wer_increase",
+    "max_stream_cer_increase",
 )
 SUFFIX = ".toml"
 
@@ -31,7 +34,8 @@ class Target:
     cores.
 
     `instructions` are the names the Linux kernel gives to the processor features that can be relied on.
-    `gate` holds limits by name; a limit that is absent has the compiler's default.
+    `gate` holds limits by name; a limit that is absent has the compiler's default. `stream` holds the settings of a
+    stream that were measured there, by the names of the runtime's `StreamOptions`; one that is absent has its default.
     """
 
     name: str
@@ -47,6 +51,7 @@ class Target:
     precision: str
     threads: int
     gate: Mapping[str, float] = field(default_factory=dict)
+    stream: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -84,7 +89,7 @@ def parse_target(name: str, text: str) -> Target:
         raise InputError(f"target {name}: not valid TOML ({error})") from None
     known = {one.name for one in fields(Target)} - {"name"}
     _refuse(name, "key", sorted(set(table) - known), sorted(known))
-    if missing := sorted(known - {"gate", "notes"} - set(table)):
+    if missing := sorted(known - {"gate", "stream", "notes"} - set(table)):
         raise InputError(f"target {name}: key {missing[0]!r} is missing")
     return Target(
         name=name,
@@ -97,6 +102,7 @@ def parse_target(name: str, text: str) -> Target:
         threads=_count(name, table, "threads", least=0),
         instructions=_texts(name, table, "instructions"),
         gate=_gate(name, table.get("gate", {})),
+        stream=_stream(name, table.get("stream", {})),
         notes=_texts(name, {"notes": [], **table}, "notes"),
     )
 
@@ -109,6 +115,15 @@ def _gate(name: str, value: object) -> dict[str, float]:
         if isinstance(number, bool) or not isinstance(number, int | float):
             raise InputError(f"target {name}: gate limit {limit} is {number!r}; expected a number")
     return {limit: float(number) for limit, number in value.items()}
+
+
+def _stream(name: str, value: object) -> dict[str, float]:
+    if not isinstance(value, dict):
+        raise InputError(f"target {name}: stream is {value!r}; expected a table of settings")
+    try:
+        return stream_settings(value)
+    except InputError as error:
+        raise InputError(f"target {name}: stream: {error}") from None
 
 
 def _refuse(name: str, what: str, unknown: list[str], known: "list[str] | tuple[str, ...]") -> None:

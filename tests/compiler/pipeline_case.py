@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -18,7 +19,11 @@ from sottovoce_compiler.report.dataset import Clip, Dataset
 from sottovoce_compiler.report.evaluate import evaluate
 from sottovoce_compiler.report.gate import Gate
 from sottovoce_compiler.report.hypothesis import Hypothesis
+from sottovoce_compiler.report.stream import Offline, StreamScorecard, score_clip
+from sottovoce_compiler.report.stream_clock import LiveRun
 from sottovoce_targets import load_target
+
+from .report.stream_case import STEPS, at, card, committed
 
 TEXT = "the best of times"
 DATA = Dataset("case", (Clip("a", Path(__file__), TEXT, "en", 2.0),))
@@ -28,20 +33,25 @@ def says(text: str) -> Callable[[Clip], Hypothesis]:
     return lambda clip: Hypothesis(text, "en", 1.0)
 
 
+def streamed(offline: str, text: str, path: Path, data: Dataset, charged: bool = False) -> StreamScorecard:
+    run = LiveRun(at((1.0, committed(text))), STEPS, 2.0)
+    return card(score_clip(DATA.clips[0], run, Offline(offline, ())), charged=charged)
+
+
 @contextmanager
-def nothing_slow(artifact: str = TEXT) -> Iterator[None]:
-    """The source says the truth, the artifact what it is told."""
-    at = "sottovoce_compiler.pipeline."
+def nothing_slow(artifact: str = TEXT, stream: str | None = None) -> Iterator[None]:
+    """The source says the truth, the artifact and its stream what they are told."""
+    here = "sottovoce_compiler.pipeline."
     with ExitStack() as stack:
-        stack.enter_context(patch(at + "resolve", lambda spec: random_checkpoint()))
-        stack.enter_context(patch(at + "builtin_set", lambda: DATA))
-        stack.enter_context(patch(at + "fetch_component", lambda component: Path(__file__)))
-        stack.enter_context(patch(at + "measured_heads", lambda checkpoint, dataset: ((0, 1), (1, 0))))
-        stack.enter_context(patch(at + "evaluate_source", lambda *_: evaluate(says(TEXT), DATA)))
-        stack.enter_context(patch(at + "bundle_transcriber", lambda path: says(artifact)))
-        stack.enter_context(patch(at + "timestamp_drift", lambda *_: {"mean_ms": 1}))
-        stack.enter_context(patch(at + "stream_report", lambda path, data, charged=False: {"charged": charged}))
-        stack.enter_context(patch(at + "golden_files", lambda path, data: {"golden/case-0.json": b"{}"}))
+        stack.enter_context(patch(here + "resolve", lambda spec: random_checkpoint()))
+        stack.enter_context(patch(here + "builtin_set", lambda: DATA))
+        stack.enter_context(patch(here + "fetch_component", lambda component: Path(__file__)))
+        stack.enter_context(patch(here + "measured_heads", lambda checkpoint, dataset: ((0, 1), (1, 0))))
+        stack.enter_context(patch(here + "evaluate_source", lambda *_: evaluate(says(TEXT), DATA)))
+        stack.enter_context(patch(here + "bundle_transcriber", lambda path: says(artifact)))
+        stack.enter_context(patch(here + "timestamp_drift", lambda *_: {"mean_ms": 1}))
+        stack.enter_context(patch(here + "compiled_stream", partial(streamed, artifact, stream or artifact)))
+        stack.enter_context(patch(here + "golden_files", lambda path, data: {"golden/case-0.json": b"{}"}))
         yield
 
 
@@ -49,8 +59,13 @@ def request(output: Path, precision: str = "int8") -> Request:
     return Request("random", load_target("linux-x86-64"), output, precision, Gate())
 
 
-def compile_to(output: Path, progress: Progress = lambda stage, done: None, artifact: str = TEXT) -> Compiled:
-    with nothing_slow(artifact):
+def compile_to(
+    output: Path,
+    progress: Progress = lambda stage, done: None,
+    artifact: str = TEXT,
+    stream: str | None = None,
+) -> Compiled:
+    with nothing_slow(artifact, stream):
         return compile_model(request(output), progress)
 
 

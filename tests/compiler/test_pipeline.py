@@ -23,6 +23,7 @@ from sottovoce_compiler.pack import write_bundle
 from sottovoce_compiler.pipeline import STAGES, compile_model, lower, manifest_fields
 from sottovoce_compiler.report.gate import GateError
 from sottovoce_compiler.sources import resolve
+from sottovoce_targets import load_target
 
 from .pipeline_case import compile_to, nothing_slow, request
 from .whisper_case import VOCABULARY, random_model, sweep
@@ -83,6 +84,34 @@ def test_a_gate_that_does_not_hold_leaves_nothing(output: Path) -> None:
     with pytest.raises(GateError, match=r"the gate does not hold: word error rate 0 in the source, 0\.75"):
         compile_to(output, artifact="the")
     assert names(output.parent) == []
+
+
+def test_a_stream_that_is_worse_than_its_limit_leaves_nothing(output: Path) -> None:
+    said = r"does not hold: streaming word error rate 0 in the offline text, 0\.75 in the stream, 0\.03 allowed"
+    with pytest.raises(GateError, match=said) as caught:
+        compile_to(output, stream="the")
+    assert names(output.parent) == []
+    assert "clips that lost" in [table.title for table in caught.value.result.tables()]
+
+
+def test_the_check_of_the_stream_is_in_the_report(output: Path) -> None:
+    checks = compile_to(output).report["gate"]["checks"]
+    assert checks[-1] == {
+        "name": "streaming word error rate",
+        "reference": 0.0,
+        "reached": 0.0,
+        "limit": 0.03,
+        "passed": True,
+    }
+
+
+def test_a_targets_streaming_settings_are_in_the_manifest_and_absent_where_it_has_none(output: Path) -> None:
+    compile_to(output)
+    settings = load_target("linux-x86-64").stream
+    assert settings and open_bundle(output).manifest.raw["stream"] == settings
+    with nothing_slow():
+        compile_model(replace(request(output), target=load_target("raspberry-pi-4")))
+    assert "stream" not in open_bundle(output).manifest.raw and open_bundle(output).manifest.stream == {}
 
 
 def test_a_gate_that_does_not_hold_leaves_the_bundle_that_was_there(output: Path) -> None:

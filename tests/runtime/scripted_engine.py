@@ -61,6 +61,7 @@ class ScriptedBatch:
     capacity: int
     log: list[int]
     past: list[list[int]] = field(default_factory=list)
+    newest: int = 0  # tokens of the last run
 
     def __post_init__(self) -> None:
         self.past = self.past or [[] for _ in self.clips]
@@ -74,7 +75,7 @@ class ScriptedBatch:
         if len(self.past[0]) + tokens.shape[1] > self.capacity:
             raise EngineError(f"{len(self.past[0])} + {tokens.shape[1]} tokens exceed {self.capacity}")
         self.log.append(self.rows)
-        before = len(self.past[0])
+        before, self.newest = len(self.past[0]), tokens.shape[1]
         out = []
         for clip, past, new in zip(self.clips, self.past, tokens.tolist(), strict=True):
             past += new
@@ -87,7 +88,7 @@ class ScriptedBatch:
         weights = np.full((self.rows, 1, length, keys), 1e-3, np.float32)
         for i in range(length):
             weights[:, 0, i, 12 * i : 12 * (i + 1)] = 1
-        return weights
+        return weights[:, :, length - self.newest :]
 
     def restart(self) -> None:
         self.past = [[] for _ in self.clips]

@@ -32,6 +32,26 @@ def test_a_bundle_for_something_else_is_refused_by_name(
         Loaded.open(changed(random_bundle, tmp_path, **{key: value}), 1)
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"step": 0}, "step = 0; 0.05 to 10 is possible"),
+        ({"window": "15"}, "window = '15'"),
+        ({"vad_threshold": [1] * 9999}, "vad_threshold = "),
+        ({"initial_prompt": "Ada"}, "no stream setting 'initial_prompt'"),
+        ({"\x1b[31m": 1}, "no stream setting"),
+    ],
+)
+def test_streaming_settings_that_make_no_sense_are_refused_by_name(
+    random_bundle: Path, tmp_path: Path, settings: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(BundleError) as caught:
+        Loaded.open(changed(random_bundle, tmp_path, stream=settings), 1)
+    told = str(caught.value)
+    assert f"changed.svb: manifest.json: stream: {said}" in told
+    assert len(told) < 400 + len(str(tmp_path)) and "\x1b" not in told
+
+
 def test_a_token_table_that_is_too_short_is_refused(random_bundle: Path, tmp_path: Path) -> None:
     short = changed(random_bundle, tmp_path, {"tokens.bin": pack_tokens([b"a", b"b"])})
     with pytest.raises(BundleError, match="2 tokens, fewer than"):

@@ -33,7 +33,7 @@ def test_a_manifest_is_read_whole() -> None:
     assert (manifest.task, manifest.family, manifest.precision) == ("transcribe", "whisper", "int8")
     assert manifest.engine == Engine("onnxruntime", "1.21", "2", 21, ())
     assert manifest.source.licence == "MIT" and manifest.source.revision is None
-    assert manifest.audio == {"sample_rate": 16000}
+    assert manifest.audio == {"sample_rate": 16000} and manifest.stream == {}
     assert manifest.files["a.bin"].bytes == 3
     assert manifest.target.facts["memory_mb"] == 4096
 
@@ -56,7 +56,7 @@ def test_an_unknown_optional_key_warns() -> None:
 def test_a_known_manifest_does_not_warn() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        parse(fields(required=["files", "task"]))
+        assert parse(fields(required=["files", "task"], stream={"step": 0.5})).stream == {"step": 0.5}
 
 
 def test_an_unknown_required_key_names_the_runtime_to_install() -> None:
@@ -84,6 +84,7 @@ def test_a_missing_key_is_named(key: str) -> None:
         ({"task": 3}, "task"),
         ({"name": ""}, "name"),
         ({"audio": []}, "audio"),
+        ({"stream": 0.3}, "stream"),
         ({"engine": {"name": "a b", "min_version": "1"}}, "engine.name"),
         ({"engine": {"name": "x", "min_version": "one"}}, "engine.min_version"),
         ({"engine": {"name": "x", "min_version": "1", "opset": 1.5}}, "engine.opset"),

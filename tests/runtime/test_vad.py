@@ -1,9 +1,11 @@
+from typing import Any
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sottovoce.vad import FRAME, SAMPLE_RATE, Span, VadOptions, VoiceActivity, speech_spans
+from sottovoce.vad import FRAME, SAMPLE_RATE, Span, VadOptions, VoiceActivity, VoiceStream, speech_spans
 
 OPTIONS = VadOptions()
 PAD = round(OPTIONS.pad * SAMPLE_RATE)
@@ -55,6 +57,46 @@ def test_spans_are_in_order_apart_and_within_the_audio(runs: list[tuple[int, flo
     assert all(span.start < span.end for span in found)
 
 
+class Remembering:
+    """Voice activity whose every probability depends on its frame, on the samples before it and on all of the past."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    def run(self, frames: np.ndarray, context: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
+        self.calls.append(len(frames))
+        out, past = [], float(state[0].sum())
+        for frame in frames:
+            past = (past * 3 + float(frame.sum()) + 7 * float(context.sum())) % 1009
+            out.append(past)
+            context = frame[-64:]
+        return np.array(out, np.float32), (np.full((1, 1, 128), past / 128, np.float32), state[1])
+
+
+pieces = st.lists(st.one_of(st.integers(0, 40), st.sampled_from([511, 512, 513, 1024, 3000])), max_size=25)
+
+
+@settings(deadline=None)
+@given(pieces)
+def test_pieces_of_any_size_have_the_probabilities_of_one_call(sizes: list[int]) -> None:
+    samples = np.random.default_rng(0).integers(0, 50, sum(sizes)).astype(np.float32)
+    stream = VoiceStream(Remembering())  # type: ignore[arg-type]
+    found = []
+    for end, size in zip(np.cumsum(sizes, dtype=int), sizes, strict=True):
+        piece = samples[end - size : end].copy()
+        found.append(stream.push(piece))
+        assert sum(part.size for part in found) == end // FRAME, "as soon as a frame is complete"
+        piece[:] = -1  # a source may use its buffer again
+    whole = VoiceStream(Remembering()).push(samples)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(np.concatenate([np.zeros(0), *found]), whole)
+
+
+def test_a_long_piece_is_heard_in_bounded_calls() -> None:
+    activity = Remembering()
+    assert VoiceStream(activity).push(np.zeros(3000 * FRAME + 5, np.float32)).size == 3000  # type: ignore[arg-type]
+    assert max(activity.calls) <= 512 and sum(activity.calls) == 3000
+
+
 @pytest.fixture(scope="module")
 def network() -> VoiceActivity:
     from sottovoce_compiler.components import VAD, fetch_component
@@ -98,3 +140,17 @@ def test_one_call_over_the_seam_says_the_same_as_frame_by_frame(
     whole = network.probabilities(samples)
     monkeypatch.setattr("sottovoce.vad._FRAMES_A_CALL", 7)
     np.testing.assert_allclose(network.probabilities(samples), whole, atol=1e-5)
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("size", [100, 512, 1600, 10_000])
+def test_real_speech_in_pieces_has_the_probabilities_of_one_call(network: VoiceActivity, size: int) -> None:
+    from sottovoce.audio import load_audio
+    from sottovoce_compiler.report.builtin import builtin_set
+
+    clip = next(clip for clip in builtin_set().clips if clip.name == "beckett-06.10-09.96.wav")
+    samples = load_audio(clip.file)
+    samples = samples[: samples.size // FRAME * FRAME]
+    stream = VoiceStream(network)
+    found = np.concatenate([stream.push(samples[at : at + size]) for at in range(0, samples.size, size)])
+    np.testing.assert_allclose(found, network.probabilities(samples), atol=1e-5)

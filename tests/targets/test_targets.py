@@ -3,6 +3,7 @@ import json
 import pytest
 
 from sottovoce.errors import InputError
+from sottovoce.streaming.options import SETTINGS, StreamOptions
 from sottovoce_targets import list_targets, load_target, parse_target
 
 GOOD = """
@@ -19,6 +20,8 @@ precision = "int8"
 threads = 4
 [gate]
 max_wer_increase = 0.02
+[stream]
+step = 1
 """
 
 
@@ -50,8 +53,23 @@ def test_a_name_like_no_other_gets_the_list(name: str) -> None:
 
 
 def test_a_target_can_be_written_with_the_facts_alone() -> None:
+    target = parse_target("mine", GOOD.partition("[gate]")[0])
+    assert (target.cores, dict(target.gate), dict(target.stream), target.notes) == (4, {}, {}, ())
+
+
+def test_a_target_can_have_limits_and_settings_of_its_own() -> None:
     target = parse_target("mine", GOOD)
-    assert (target.cores, dict(target.gate), target.notes) == (4, {"max_wer_increase": 0.02}, ())
+    assert (dict(target.gate), dict(target.stream)) == ({"max_wer_increase": 0.02}, {"step": 1.0})
+
+
+def test_streaming_settings_are_stated_where_they_were_measured_and_nowhere_else() -> None:
+    """The runtime's defaults were chosen on a Linux PC: whoever changes them there changes them here."""
+    defaults = {name: getattr(StreamOptions(), name) for name in SETTINGS}
+    for name in list_targets():
+        target = load_target(name)
+        measured = dict(target.stream) == defaults and name == "linux-x86-64"
+        said = any("Streaming settings were not measured here" in note for note in target.notes)
+        assert measured or (said and not target.stream), name
 
 
 @pytest.mark.parametrize(
@@ -69,6 +87,11 @@ def test_a_target_can_be_written_with_the_facts_alone() -> None:
         ("max_wer_increase = 0.02", "max_wer = 0.02", "unknown gate limit 'max_wer'"),
         ("max_wer_increase = 0.02", 'max_wer_increase = "2 %"', "gate limit max_wer_increase"),
         ("threads = 4", "threads = ", "not valid TOML"),
+        ("cores = 4", 'cores = 4\nstream = "fast"', "not valid TOML"),
+        ("step = 1", "stride = 1", "stream: no stream setting 'stride'; there are step, hold_back"),
+        ("step = 1", 'language = "de"', "stream: no stream setting 'language'"),
+        ("step = 1", "step = 0.01", "stream: step = 0.01; 0.05 to 10 is possible"),
+        ("step = 1", "window = nan", "stream: window = nan"),
     ],
 )
 def test_a_fault_in_a_target_is_named(before: str, after: str, names: str) -> None:

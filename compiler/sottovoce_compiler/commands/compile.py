@@ -45,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how much higher than the source's the word error rate may be, as a fraction (default: the target's)",
     )
     parser.add_argument(
+        "--max-stream-wer-increase",
+        type=float,
+        metavar="X",
+        help="how much higher than its offline text's the stream's word error rate may be (default: the target's)",
+    )
+    parser.add_argument(
         "--timings",
         action="store_true",
         help="record too how fast the stream is on this machine; two compiles then no longer give the same bytes",
@@ -55,9 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compiles; 1 with the table of what was lost where the gate did not hold."""
     target = load_target(args.target)
-    limits = dict(target.gate)
-    if args.max_wer_increase is not None:
-        limits["max_wer_increase"] = args.max_wer_increase
+    asked = {limit: getattr(args, limit) for limit in ("max_wer_increase", "max_stream_wer_increase")}
+    limits = {**target.gate, **{limit: value for limit, value in asked.items() if value is not None}}
     request = Request(
         source=args.source,
         target=target,

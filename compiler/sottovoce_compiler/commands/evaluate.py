@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         action="append",
         default=[],
-        help="a setting of the stream, such as step=0.5; may be repeated",
+        help="a setting of the stream in place of the bundle's own, such as step=0.5; may be repeated",
     )
     stream.add_argument("--threads", metavar="N", type=int, help="threads of the stream (default: up to 4)")
     stream.add_argument(
@@ -109,12 +109,12 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _stream(args: argparse.Namespace, dataset: Dataset) -> "StreamScorecard":
-    from sottovoce_compiler.report.stream_run import evaluate_stream, options_from
+    from sottovoce_compiler.report.stream_run import evaluate_stream, settings_from
 
-    options = options_from(args.set)
+    settings = settings_from(args.set)
     _must_exist(args.model)
     with _progress("streaming", len(dataset.clips)) as progress:
-        return evaluate_stream(args.model, dataset, options, args.threads, progress=progress)
+        return evaluate_stream(args.model, dataset, settings, args.threads, progress=progress)
 
 
 def _plot(args: argparse.Namespace, card: "StreamScorecard") -> None:

@@ -50,7 +50,8 @@ def _detail(target: Target) -> Table:
     rows = [
         (key, ", ".join(value) if isinstance(value, list) else str(value))
         for key, value in target.to_json().items()
-        if key not in ("gate", "notes")
+        if key not in ("gate", "stream", "notes")
     ]
     rows += [(f"gate: {limit}", str(value)) for limit, value in target.gate.items()]
+    rows += [(f"stream: {setting}", str(value)) for setting, value in target.stream.items()]
     return Table("", ("fact", "value"), tuple(rows))

@@ -1,7 +1,7 @@
-"""Whether an artifact is as good as its source: the same data, the same counting, and limits on what may be
-lost.
+"""Whether an artifact is as good as its source, and its stream as good as its offline text: the same data, the same
+counting, and limits on what may be lost.
 
-Knows two evaluations and the limits of a target or a command line. Fails closed: whatever keeps a comparison
+Knows pairs of evaluations and the limits of a target or a command line. Fails closed: whatever keeps a comparison
 from being made (a clip that failed, no data, a number that is not one) is a reason not to pass. Point values
 are compared, not intervals: on a small set both intervals are wide, and a limit that waits for certainty
 would let anything through.
@@ -32,31 +32,86 @@ class GateError(SottovoceError):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One limit: what source and artifact reached, and whether the artifact stays within `limit`."""
+    """One limit: what there was to reach, what was reached, and whether that stays within `limit`."""
 
     name: str
-    source: float | None
-    artifact: float | None
+    reference: float | None
+    reached: float | None
     limit: float | None
 
     @property
     def applies(self) -> bool:
         """Whether the data has anything to check."""
-        return self.source is not None or self.artifact is not None
+        return self.reference is not None or self.reached is not None
 
     @property
     def passed(self) -> bool:
-        """True only where all three are finite numbers and the artifact is within the limit."""
-        numbers = (self.source, self.artifact, self.limit)
+        """True only where all three are finite numbers and what was reached is within the limit."""
+        numbers = (self.reference, self.reached, self.limit)
         if any(number is None or not math.isfinite(number) for number in numbers):
             return not self.applies
-        assert self.artifact is not None and self.limit is not None
-        return self.artifact <= self.limit + SLACK
+        assert self.reached is not None and self.limit is not None
+        return self.reached <= self.limit + SLACK
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values, numbers rounded to four decimals."""
+        return {
+            "name": self.name,
+            "reference": _finite(self.reference),
+            "reached": _finite(self.reached),
+            "limit": _finite(self.limit),
+            "passed": self.passed,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two evaluations of one dataset, what each is called, and the limits that the second is held to.
+
+    `title` stands above their table.
+    """
+
+    names: tuple[str, str]
+    reference: Evaluation
+    reached: Evaluation
+    checks: tuple[Check, ...]
+    title: str = ""
+
+    def reasons(self) -> Iterator[str]:
+        """Everything that speaks against the second."""
+        yield from self._obstacles()
+        before, after = self.names
+        for check in self.checks:
+            if not check.passed:
+                found = f"{_number(check.reference)} in the {before}, {_number(check.reached)} in the {after}"
+                yield f"{check.name} {found}, {_number(check.limit)} allowed"
+        scores = self.reached.scores
+        if not scores.words.reference + scores.characters.reference:
+            yield "nothing was measured: the data has no word that is said"
+
+    def tables(self) -> Iterator[Table]:
+        """What was measured by stratum, then every clip on which the second lost."""
+        before, after = self.names
+        yield Table(self.title, ("", before, after), tuple(_stratum_rows(self.reference, self.reached)))
+        if lost := tuple(_loss_rows(self.reference, self.reached)):
+            yield Table("clips that lost", ("clip", before, after, f"text of the {after}"), lost)
+
+    def _obstacles(self) -> Iterator[str]:
+        reference, reached, both = self.reference, self.reached, " and ".join(self.names)
+        if reference.dataset_sha256 != reached.dataset_sha256:
+            yield f"{both} were measured on different data ({reference.dataset} and {reached.dataset})"
+        if [result.clip.name for result in reference.results] != [result.clip.name for result in reached.results]:
+            yield f"{both} were not measured on the same clips"
+        for who, evaluation in zip(self.names, (reference, reached), strict=True):
+            if evaluation.failures:
+                first = evaluation.failures[0]
+                yield f"{who}: {len(evaluation.failures)} clips failed, {first.clip.name} first ({first.error})"
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """How much worse than its source an artifact may be; each limit is an absolute difference.
+    """How much worse than its source an artifact may be, and its stream than its offline text; each limit is an
+    absolute difference.
 
     Rates are fractions (0.01 is one point of word error rate), language errors a fraction of clips, invented
     words a number in each minute of non-speech. A negative limit demands an artifact better than its source.
@@ -66,6 +121,8 @@ class Gate:
     max_cer_increase: float = 0.02
     max_language_error_increase: float = 0.1
     max_invented_words_per_minute_increase: float = 2.0
+    max_stream_wer_increase: float = 0.03
+    max_stream_cer_increase: float = 0.03
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
@@ -74,46 +131,72 @@ class Gate:
 
     def check(self, source: Evaluation, artifact: Evaluation) -> "GateResult":
         """Compares two evaluations of one dataset."""
-        checks = tuple(check for check in self._checks(source.scores, artifact.scores) if check.applies)
-        reasons = [*_obstacles(source, artifact), *(_reason(check) for check in checks if not check.passed)]
-        if not artifact.scores.words.reference + artifact.scores.characters.reference:
-            reasons.append("nothing was measured: the data has no word that is said")
-        return GateResult(self, checks, tuple(reasons), source, artifact)
-
-    def _checks(self, source: Scores, artifact: Scores) -> Iterator[Check]:
-        def within(name: str, before: float | None, after: float | None, allowed: float) -> Check:
-            return Check(name, before, after, None if before is None else before + allowed)
-
-        yield within("word error rate", source.wer, artifact.wer, self.max_wer_increase)
-        yield within("character error rate", source.cer, artifact.cer, self.max_cer_increase)
-        yield within(
-            "language error rate",
-            _language_error(source),
-            _language_error(artifact),
-            self.max_language_error_increase,
+        before, after = source.scores, artifact.scores
+        checks = (
+            _within("word error rate", before.wer, after.wer, self.max_wer_increase),
+            _within("character error rate", before.cer, after.cer, self.max_cer_increase),
+            _within(
+                "language error rate",
+                _language_error(before),
+                _language_error(after),
+                self.max_language_error_increase,
+            ),
+            _within(
+                "invented words per minute",
+                before.invented_per_minute,
+                after.invented_per_minute,
+                self.max_invented_words_per_minute_increase,
+            ),
         )
-        yield within(
-            "invented words per minute",
-            source.invented_per_minute,
-            artifact.invented_per_minute,
-            self.max_invented_words_per_minute_increase,
+        return GateResult(self, (Comparison(("source", "artifact"), source, artifact, checks),))
+
+    def compare_stream(self, offline: Evaluation, streamed: Evaluation, title: str) -> Comparison:
+        """What the artifact's stream committed beside what it says of the same clips as a whole."""
+        before, after = offline.scores, streamed.scores
+        checks = (
+            _within("streaming word error rate", before.wer, after.wer, self.max_stream_wer_increase),
+            _within("streaming character error rate", before.cer, after.cer, self.max_stream_cer_increase),
         )
+        return Comparison(("offline text", "stream"), offline, streamed, checks, title)
 
 
 @dataclass(frozen=True)
 class GateResult:
-    """What was compared, and every reason why it is not good enough."""
+    """What was compared, the source with the artifact first, and every reason why it is not good enough."""
 
     gate: Gate
-    checks: tuple[Check, ...]
-    reasons: tuple[str, ...]
-    source: Evaluation
-    artifact: Evaluation
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def source(self) -> Evaluation:
+        """Of the source, at full precision."""
+        return self.comparisons[0].reference
+
+    @property
+    def artifact(self) -> Evaluation:
+        """Of the artifact."""
+        return self.comparisons[0].reached
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """Every limit that the data has something to check of."""
+        return tuple(check for comparison in self.comparisons for check in comparison.checks if check.applies)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Everything that speaks against the artifact."""
+        return tuple(reason for comparison in self.comparisons for reason in comparison.reasons())
 
     @property
     def passed(self) -> bool:
         """Whether nothing speaks against the artifact."""
         return not self.reasons
+
+    def with_stream(self, offline: Evaluation, streamed: Evaluation, title: str = "") -> "GateResult":
+        """This, and the artifact's stream held to the artifact's own offline text of the same clips."""
+        return dataclasses.replace(
+            self, comparisons=(*self.comparisons, self.gate.compare_stream(offline, streamed, title))
+        )
 
     def require(self) -> None:
         """Raises `GateError` unless the gate holds."""
@@ -121,27 +204,15 @@ class GateResult:
             raise GateError(self)
 
     def tables(self) -> list[Table]:
-        """What was measured by stratum, then every clip on which the artifact lost."""
-        tables = [Table("", ("", "source", "artifact"), tuple(_stratum_rows(self.source, self.artifact)))]
-        if lost := tuple(_loss_rows(self.source, self.artifact)):
-            tables.append(Table("clips that lost", ("clip", "source", "artifact", "artifact's text"), lost))
-        return tables
+        """For each comparison what was measured by stratum, then every clip that lost."""
+        return [table for comparison in self.comparisons for table in comparison.tables()]
 
     def to_json(self) -> dict[str, Any]:
         """JSON values: the limits, each check, the reasons."""
         return {
             "passed": self.passed,
             "limits": dataclasses.asdict(self.gate),
-            "checks": [
-                {
-                    "name": check.name,
-                    "source": _finite(check.source),
-                    "artifact": _finite(check.artifact),
-                    "limit": _finite(check.limit),
-                    "passed": check.passed,
-                }
-                for check in self.checks
-            ],
+            "checks": [check.to_json() for check in self.checks],
             "reasons": list(self.reasons),
         }
 
@@ -160,22 +231,8 @@ def scores_rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
         yield name, str(len(scores.results)), _rates(scores), _language(scores)
 
 
-def _obstacles(source: Evaluation, artifact: Evaluation) -> Iterator[str]:
-    if source.dataset_sha256 != artifact.dataset_sha256:
-        yield f"source and artifact were measured on different data ({source.dataset} and {artifact.dataset})"
-    if [result.clip.name for result in source.results] != [result.clip.name for result in artifact.results]:
-        yield "source and artifact were not measured on the same clips"
-    for who, evaluation in (("source", source), ("artifact", artifact)):
-        if evaluation.failures:
-            first = evaluation.failures[0]
-            yield f"{who}: {len(evaluation.failures)} clips failed, {first.clip.name} first ({first.error})"
-
-
-def _reason(check: Check) -> str:
-    return (
-        f"{check.name} {_number(check.source)} in the source, {_number(check.artifact)} in the artifact, "
-        f"{_number(check.limit)} allowed"
-    )
+def _within(name: str, before: float | None, after: float | None, allowed: float) -> Check:
+    return Check(name, before, after, None if before is None else before + allowed)
 
 
 def _language_error(scores: Scores) -> float | None:

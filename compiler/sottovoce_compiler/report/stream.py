@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from sottovoce_compiler.report.dataset import Clip
-from sottovoce_compiler.report.evaluate import ClipResult, Failure, Scores, judge
+from sottovoce_compiler.report.evaluate import ClipResult, Evaluation, Failure, Scores, judge
 from sottovoce_compiler.report.hypothesis import Hypothesis
 from sottovoce_compiler.report.score import ErrorCounts
 from sottovoce_compiler.report.stream_clock import LiveRun
@@ -96,6 +96,12 @@ class StreamScorecard:
         return Scores(tuple(clip.offline for clip in self.clips))
 
     @property
+    def evaluations(self) -> tuple[Evaluation, Evaluation]:
+        """The offline text and the stream, as a gate compares them. A clip that failed is the stream's."""
+        offline = Evaluation(self.dataset, self.dataset_sha256, self.offline.results)
+        return offline, Evaluation(self.dataset, self.dataset_sha256, self.streamed.results, self.failures)
+
+    @property
     def seconds(self) -> float:
         """Audio played."""
         return sum(clip.run.audio_seconds for clip in self.clips)
@@ -115,6 +121,12 @@ class StreamScorecard:
         """Processor seconds of all threads a second of audio, where somebody spoke or where nobody did."""
         seconds = sum(clip.run.seconds(speech=speech) for clip in self.clips)
         return sum(clip.run.cpu_seconds(speech=speech) for clip in self.clips) / seconds if seconds else None
+
+    @property
+    def title(self) -> str:
+        """Under which conditions this was measured."""
+        charged = "compute charged" if self.machine else "compute not charged"
+        return f"streamed, {charged}, {describe(self.settings)}"
 
     def to_json(self) -> dict[str, Any]:
         """JSON values, rates as fractions rounded to four decimals, seconds to three.
@@ -159,11 +171,9 @@ class StreamScorecard:
 
     def tables(self) -> list[Table]:
         """For people: errors, delays, work."""
-        charged = "compute charged" if self.machine else "compute not charged"
-        title = f"streamed, {charged}, {describe(self.settings)}"
         delays = f"seconds, over {len(self.score.timings)} of {self.score.words} words"
         tables = [
-            Table(title, ("", "streamed", "offline"), tuple(_error_rows(self.streamed, self.offline))),
+            Table(self.title, ("", "streamed", "offline"), tuple(_error_rows(self.streamed, self.offline))),
             Table(delays, ("from a word's end", "mean", "p50", "p90", "p99"), tuple(self._delay_rows())),
             Table("", ("", "value"), tuple(self._work_rows())),
         ]

@@ -10,13 +10,14 @@ from contextlib import closing
 from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar, get_type_hints
 
 import sottovoce
 from sottovoce.audio import load_audio
 from sottovoce.bench import MEGABYTE, machine_facts, peak_bytes
-from sottovoce.errors import EngineError, InputError, SottovoceError
-from sottovoce.streaming.options import StreamOptions
+from sottovoce.errors import InputError, SottovoceError
+from sottovoce.streaming.options import StreamOptions, stream_options
 from sottovoce_compiler.report.dataset import Clip, Dataset
 from sottovoce_compiler.report.evaluate import Failure
 from sottovoce_compiler.report.stream import Machine, Offline, StreamScorecard, score_clip
@@ -36,7 +37,7 @@ Progress = Callable[[int], None]  # clips done
 def evaluate_stream(
     bundle: str | Path,
     dataset: Dataset,
-    options: StreamOptions = StreamOptions(),  # noqa: B008  # frozen
+    settings: Mapping[str, Any] = MappingProxyType({}),
     threads: int | None = None,
     charged: bool = True,
     memory: bool = True,
@@ -45,12 +46,13 @@ def evaluate_stream(
     """Streams every clip in its known language and transcribes it. A failing clip is listed; a bug is raised.
 
     `charged`: compute takes the time that it takes here; else none, and the same bundle gives the same scorecard
-    anywhere that rounds alike. `memory`: the peak of this process means something, as nothing large ran in it before.
+    anywhere that rounds alike. `settings`: options in place of the bundle's own. `memory`: the peak of this process
+    means something, as nothing large ran in it before.
     """
     before = peak_bytes()
     failures: list[Failure] = []
     with closing(sottovoce.Transcriber(bundle, threads=threads)) as transcriber:
-        transcriber.load()
+        options = transcriber.stream_options(**settings)
         runs = _each(dataset.clips, partial(_play, transcriber, options, charged), failures, progress)
         after = peak_bytes()  # before the clips are transcribed as a whole, which takes more
         whole = dict(_each([clip for clip, _ in runs], partial(_offline, transcriber), failures))
@@ -60,15 +62,12 @@ def evaluate_stream(
     return StreamScorecard(dataset.name, dataset.sha256, clips, settings_of(options), machine, tuple(failures))
 
 
-def stream_report(bundle: Path, dataset: Dataset, charged: bool = False) -> dict[str, Any]:
-    """What a compile says of the stream, on the beginning of the data. Raises EngineError where a clip fails.
+def compiled_stream(bundle: Path, dataset: Dataset, charged: bool = False) -> StreamScorecard:
+    """What a compile measures of the stream: the beginning of the data, with the bundle's own settings.
 
-    With compute charged, the process has held the source model, and says nothing of memory.
+    The process has held the source model, so that its memory says nothing.
     """
-    card = evaluate_stream(bundle, beginning(dataset), charged=charged, memory=False)
-    for failure in card.failures:
-        raise EngineError(f"{failure.clip.name} could not be streamed: {failure.error}")
-    return card.to_json()
+    return evaluate_stream(bundle, beginning(dataset), charged=charged, memory=False)
 
 
 def beginning(dataset: Dataset) -> Dataset:
@@ -89,9 +88,11 @@ def settings_of(options: StreamOptions) -> dict[str, Any]:
     return {name: value for name, value in asdict(options).items() if name != _FROM_THE_DATA}
 
 
-def options_from(assignments: Iterable[str]) -> StreamOptions:
-    """Options from NAME=VALUE texts, the others at their defaults. Raises InputError naming what is wrong."""
-    return StreamOptions(**dict(_assigned(text) for text in assignments))
+def settings_from(assignments: Iterable[str]) -> dict[str, Any]:
+    """Options by name from NAME=VALUE texts. Raises InputError naming what is wrong."""
+    settings = dict(_assigned(text) for text in assignments)
+    stream_options(settings)
+    return settings
 
 
 def _assigned(text: str) -> tuple[str, Any]:

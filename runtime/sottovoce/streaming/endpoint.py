@@ -9,6 +9,7 @@ from sottovoce.vad import FRAME, SAMPLE_RATE
 
 _DROP = 0.15  # below the threshold, from which a frame counts as silence
 _MIN_SPEECH = 0.1  # seconds; shorter sounds are clicks
+_WITHIN = 0.2  # seconds in which that much must be loud: the audio from before is not kept for longer
 FRAME_SECONDS = FRAME / SAMPLE_RATE
 
 
@@ -29,6 +30,7 @@ class Endpoint:
         self._threshold = threshold
         self._patience = max(1, round(end_of_speech / FRAME_SECONDS))
         self._needed = max(1, round(_MIN_SPEECH / FRAME_SECONDS))
+        self._within = max(self._needed, round(_WITHIN / FRAME_SECONDS))
         self._frame = 0
         self._loud = 0
         self.speaking = False
@@ -51,6 +53,8 @@ class Endpoint:
         self.speaking, self._loud, self.quiet = False, 0, 0
 
     def _listen(self, probability: float) -> Turn | None:
+        if self._frame - self.began > self._within:
+            self._loud = 0  # a soft sound after a click is not speech yet
         if probability >= self._threshold:
             if not self._loud:
                 self.began = self._frame - 1

@@ -1,8 +1,8 @@
 """What a stream says, in order: plain frozen data.
 
 Times are seconds of audio from the start of the stream. Committed text is final; the text of all `Committed` events,
-joined, is the transcript. A `Partial` is what follows the committed text as far as it is known, and replaces the
-`Partial` before it.
+joined, is the transcript. A `Partial` is what follows the committed text as far as it is known; the next `Partial` or
+`Committed` takes it back.
 """
 
 from dataclasses import dataclass

@@ -64,4 +64,10 @@ def stream_options(given: dict[str, Any]) -> StreamOptions:
         value = given.get(name, least)
         if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
             raise InputError(f"{name} = {value!r}; {least:g} to {most:g} is possible")
+    if not isinstance(given.get("partials", True), bool):
+        raise InputError(f"partials = {given['partials']!r}; True or False is needed")
+    for name in ("language", "task", "initial_prompt"):
+        value = given.get(name)
+        if value is not None and not isinstance(value, str):
+            raise InputError(f"{name} = {value!r}; a text is needed")
     return StreamOptions(**given)

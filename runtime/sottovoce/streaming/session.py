@@ -150,6 +150,7 @@ class StreamSession:
             # What was heard before is done with, and must not be heard twice.
             self._window.drop_before(max(began - round(_PRE_ROLL * SAMPLE_RATE), self._loud_to))
             self._language.new_speech()
+        self._utterance.begins(began / SAMPLE_RATE)
         self._settling.reset()
         self._hypothesis = None
         self._loud_to = self._decoded_to = self._window.end

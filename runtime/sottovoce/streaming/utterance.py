@@ -13,7 +13,6 @@ from sottovoce.vad import SAMPLE_RATE
 
 _SENTENCE_ENDS = (".", "?", "!", "。", "？", "！")
 _SENTENCE_WORTH = 0.3  # seconds of pause that the end of a sentence is as good as
-_MOST_CONTEXT = 60  # tokens of earlier text that are fed again
 
 
 class Utterance:
@@ -21,7 +20,7 @@ class Utterance:
 
     def __init__(self) -> None:
         self._words: list[HeardWord] = []
-        self._end = 0.0  # of everything settled so far, in the whole stream
+        self._end = 0.0  # seconds of the stream: no word to come begins before
 
     @property
     def tokens(self) -> list[int]:
@@ -29,7 +28,7 @@ class Utterance:
 
     @property
     def end(self) -> int:
-        """The sample of the stream at which the last settled word ends."""
+        """The sample of the stream before which nothing is open."""
         return round(self._end * SAMPLE_RATE)
 
     def settle(self, words: Sequence[HeardWord], language: str) -> Committed:
@@ -41,6 +40,10 @@ class Utterance:
             said.append(Word(start, self._end, one.word.word, one.word.probability))
         self._words += [HeardWord(word, one.tokens) for word, one in zip(said, words, strict=True)]
         return Committed("".join(word.word for word in said), tuple(said), language)
+
+    def begins(self, time: float) -> None:
+        """Speech begins, and no word of it before: alignment puts the first one where the audio begins."""
+        self._end = max(self._end, time)
 
     def clear(self) -> None:
         """The window begins anew."""
@@ -59,7 +62,7 @@ class Utterance:
         return max(found)[1] if found else None
 
     def forget_before(self, time: float) -> None:
-        """Words that end by `time` are let go, with their audio."""
+        """Words whose middle lies before `time` are let go, with their audio."""
         self._words = [one for one in self._words if (one.word.start + one.word.end) / 2 > time]
 
 

@@ -54,6 +54,14 @@ def test_targets_shows_one_with_its_gate_and_notes(capsys: pytest.CaptureFixture
     assert json.loads(capsys.readouterr().out)["cores"] == 4
 
 
+def test_targets_shows_the_streaming_settings_or_that_there_are_none(capsys: pytest.CaptureFixture[str]) -> None:
+    targets.run(arguments(targets, "linux-x86-64"))
+    assert "stream: hold_back" in capsys.readouterr().out
+    targets.run(arguments(targets, "raspberry-pi-5"))
+    out = capsys.readouterr().out
+    assert "stream: " not in out and "Streaming settings were not measured here" in out
+
+
 def test_targets_refuses_an_unknown_name() -> None:
     with pytest.raises(InputError, match="'pi'"):
         targets.run(arguments(targets, "pi"))

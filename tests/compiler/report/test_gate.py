@@ -8,7 +8,7 @@ import pytest
 import sottovoce_targets
 from sottovoce.errors import AudioError, InputError
 from sottovoce_compiler.report.dataset import Clip, Dataset
-from sottovoce_compiler.report.evaluate import Evaluation, evaluate
+from sottovoce_compiler.report.evaluate import Evaluation, Failure, evaluate
 from sottovoce_compiler.report.gate import Check, Gate, GateError, gate_from
 from sottovoce_compiler.report.hypothesis import Hypothesis
 
@@ -96,10 +96,10 @@ def test_other_data_closes_the_gate(tmp_path: Path, source: Evaluation) -> None:
     assert not Gate().check(source, other).passed
 
 
-@pytest.mark.parametrize("place", ["source", "artifact", "limit"])
+@pytest.mark.parametrize("place", ["reference", "reached", "limit"])
 @pytest.mark.parametrize("value", [None, math.nan, math.inf, -math.inf])
 def test_a_value_that_is_no_number_closes_the_gate(place: str, value: float | None) -> None:
-    values = {"source": 0.1, "artifact": 0.1, "limit": 0.2, place: value}
+    values = {"reference": 0.1, "reached": 0.1, "limit": 0.2, place: value}
     assert not Check("rate", **values).passed
 
 
@@ -136,3 +136,48 @@ def test_a_gate_that_does_not_hold_raises_its_reasons_and_exit_code(data: Datase
 def test_the_result_is_json_without_paths(tmp_path: Path, data: Dataset, source: Evaluation) -> None:
     text = json.dumps(Gate().check(source, evaluate(says(a=""), data)).to_json(), allow_nan=False)
     assert '"passed": false' in text and str(tmp_path) not in text
+
+
+def test_a_stream_is_held_to_the_offline_text_of_its_own_bundle(data: Dataset, source: Evaluation) -> None:
+    worse = evaluate(says(a=TEXT.replace("word7 word8 ", "")), data)
+    held = Gate(max_stream_wer_increase=0.02).check(source, source).with_stream(source, worse)
+    assert held.passed and [check.name for check in held.checks[-2:]] == [
+        "streaming word error rate",
+        "streaming character error rate",
+    ]
+    result = Gate(max_stream_wer_increase=0.01).check(source, source).with_stream(source, worse)
+    assert result.reasons == ("streaming word error rate 0 in the offline text, 0.02 in the stream, 0.01 allowed",)
+    assert Gate(max_stream_wer_increase=0.0).check(source, source).with_stream(worse, worse).passed
+
+
+def test_a_streams_characters_are_held_to_their_own_limit(data: Dataset, source: Evaluation) -> None:
+    fewer = evaluate(says(c="客観的実"), data)
+    result = Gate(max_stream_cer_increase=0.1).check(source, source).with_stream(source, fewer)
+    assert [check.name for check in result.checks if not check.passed] == ["streaming character error rate"]
+    assert Gate(max_stream_cer_increase=0.2).check(source, source).with_stream(source, fewer).passed
+
+
+def test_a_stream_that_fails_or_says_nothing_closes_the_gate(data: Dataset, source: Evaluation) -> None:
+    before = Gate().check(source, source)
+    failed = Failure(source.results[3].clip, "it is broken")
+    broken = dataclasses.replace(source, results=source.results[:3], failures=(failed,))
+    spoken = dataclasses.replace(source, results=source.results[:3])
+    assert before.with_stream(spoken, broken).reasons == ("stream: 1 clips failed, silence first (it is broken)",)
+    assert not before.with_stream(source, spoken).passed
+    assert not before.with_stream(source, evaluate(lambda clip: Hypothesis(""), data)).passed
+    empty = Evaluation("empty", "", ())
+    assert not before.with_stream(empty, empty).passed
+
+
+def test_with_a_stream_nothing_of_the_comparison_before_is_lost(data: Dataset, source: Evaluation) -> None:
+    worse = evaluate(says(a="word0"), data)
+    before = Gate(max_wer_increase=0.1).check(source, worse)
+    result = before.with_stream(worse, source, title="step 0.3")
+    assert result.reasons == before.reasons and not result.passed
+    assert (result.source, result.artifact) == (source, worse)
+    assert result.checks[: len(before.checks)] == before.checks
+    assert [table.title for table in result.tables()] == ["", "clips that lost", "step 0.3"]
+    lost = before.with_stream(source, worse).tables()[-1]
+    assert lost.heads == ("clip", "offline text", "stream", "text of the stream") and lost.rows[0][0] == "a"
+    rows = result.to_json()["checks"]
+    assert len(rows) == len(result.checks) and len({tuple(row) for row in rows}) == 1, "one table, whatever is compared"

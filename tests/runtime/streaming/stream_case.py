@@ -13,6 +13,7 @@ from sottovoce.streaming.chunks import Chunk
 from sottovoce.streaming.events import Committed, Event, Partial, SpeechEnded, SpeechStarted
 from sottovoce.streaming.listener import Excerpt, HeardWord, Hypothesis
 from sottovoce.streaming.options import StreamOptions
+from sottovoce.streaming.policy import Policy
 from sottovoce.streaming.session import StreamSession
 from sottovoce.types import Word
 from sottovoce.vad import FRAME
@@ -97,11 +98,13 @@ class Script:
             yield HeardWord(word, (number,))
 
 
-def session_of(listener: Script, *, sample_rate: int = RATE, **options: Any) -> StreamSession:
+def session_of(
+    listener: Script, *, sample_rate: int = RATE, policy: Policy | None = None, **options: Any
+) -> StreamSession:
     """A session over fakes, with settings that do not follow the defaults."""
     chosen = {"step": 0.3, "hold_back": 0.5, "end_of_speech": 0.6, "window": 15.0, "vad_threshold": 0.4, **options}
     settings = StreamOptions(**chosen)
-    return StreamSession(listener, Loudness(), settings, sample_rate, listener.clock)  # type: ignore[arg-type]
+    return StreamSession(listener, Loudness(), settings, sample_rate, listener.clock, policy=policy)  # type: ignore[arg-type]
 
 
 def run(session: StreamSession, chunks: Iterable[Chunk]) -> list[Event]:

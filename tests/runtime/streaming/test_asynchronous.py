@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.runtime.streaming.stream_case import Script, audio_of, check, cut, said, session_of, texts_of
 
 from sottovoce.errors import AudioError, EngineError
 from sottovoce.streaming.asynchronous import drive_async, joined
 from sottovoce.streaming.chunks import AudioChunk, AudioGap, Chunk
 from sottovoce.streaming.events import Event, Partial, SpeechEnded
-from tests.runtime.streaming.stream_case import Script, audio_of, check, cut, said, session_of, texts_of
 
 SCRIPT = said(12, 0.4)
 AUDIO = audio_of(SCRIPT, 4.2)

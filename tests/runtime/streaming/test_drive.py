@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.runtime.streaming.stream_case import Script, audio_of, check, cut, said, session_of, texts_of
 
 from sottovoce.errors import AudioError, EngineError
 from sottovoce.streaming.chunks import AudioGap, Chunk
 from sottovoce.streaming.drive import drive
 from sottovoce.streaming.events import AudioDropped, Event, Partial, SpeechEnded
-from tests.runtime.streaming.stream_case import Script, audio_of, check, cut, said, session_of, texts_of
 
 SCRIPT = said(12, 0.4)
 AUDIO = audio_of(SCRIPT, 4.2)  # the last words are open when it ends

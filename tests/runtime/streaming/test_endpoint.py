@@ -73,3 +73,11 @@ def test_what_was_loud_before_a_reset_does_not_count() -> None:
     endpoint.reset()
     assert endpoint.push(LOUD) is None and not endpoint.speaking
     assert [endpoint.push(LOUD), endpoint.push(LOUD)] == [None, Turn.STARTED] and endpoint.began == 2
+
+
+def test_a_click_before_a_soft_sound_is_not_where_speech_began() -> None:
+    endpoint = Endpoint(0.4, 0.6)
+    soft = [endpoint.push(p) for p in [0.9, *[0.3] * 100]]
+    assert set(soft) == {None}
+    turns = [endpoint.push(0.9) for _ in range(5)]
+    assert Turn.STARTED in turns and endpoint.began == 101

@@ -1,6 +1,7 @@
 """Chunks of every kind into mono float32 at 16 kHz, and what is said of those that are none."""
 
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -91,7 +92,7 @@ def test_the_same_samples_in_any_chunks_give_the_same_audio(rate: int, sizes: li
     audio = np.random.default_rng(0).uniform(-0.5, 0.5, 12_000).astype(np.float32)
     raw = audio if dtype == "float32" else (audio * 32768).astype(np.int16)
     edges = np.minimum(np.cumsum([0, *sizes]), raw.size)
-    parts = [*(raw[a:b] for a, b in zip(edges, edges[1:], strict=False)), raw[edges[-1] :]]
+    parts = [*(raw[a:b] for a, b in pairwise(edges)), raw[edges[-1] :]]
     whole, pieces = taken(Intake(rate), [raw]), taken(Intake(rate), parts)
     assert pieces.size == whole.size == -(-raw.size * RATE // rate)
     # A matrix product of another height may round its last bit differently.

@@ -21,7 +21,7 @@ def test_what_is_given_is_taken_and_the_rest_stays() -> None:
 
 
 def test_an_option_that_does_not_exist_is_named_beside_those_that_do() -> None:
-    with pytest.raises(InputError, match="'holdback'.*hold_back"):
+    with pytest.raises(InputError, match=r"'holdback'.*hold_back"):
         stream_options({"holdback": 1.0})
 
 
@@ -46,3 +46,9 @@ def test_a_window_is_never_longer_than_the_encoder_hears() -> None:
     """30 s, of which 2 may be silence that is kept and 0.1 is put before."""
     with pytest.raises(InputError, match="window"):
         stream_options({"window": 28.1})
+
+
+@pytest.mark.parametrize(("name", "value"), [("partials", "no"), ("language", 7), ("initial_prompt", b"names")])
+def test_an_option_of_the_wrong_kind_is_named(name: str, value: object) -> None:
+    with pytest.raises(InputError, match=name):
+        stream_options({name: value})
