@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import groupby
+from typing import Any
 
 import numpy as np
 
@@ -77,16 +79,12 @@ def _said(events: Callable[..., Iterable[Event]], *chunk: Chunk) -> tuple[list[E
 def joined(chunks: list[Chunk]) -> list[Chunk]:
     """The same audio in fewer chunks: neighbouring arrays of one kind become one."""
     out: list[Chunk] = []
-    for chunk in chunks:
-        before = out[-1] if out else None
-        if (
-            isinstance(chunk, np.ndarray)
-            and isinstance(before, np.ndarray)
-            and chunk.dtype == before.dtype
-            and chunk.ndim == before.ndim > 0
-            and chunk.shape[1:] == before.shape[1:]
-        ):
-            out[-1] = np.concatenate([before, chunk])
-        else:
-            out.append(chunk)
+    for kind, alike in groupby(chunks, _kind):
+        group = list(alike)
+        out += group if kind is None or len(group) == 1 else [np.concatenate(group)]  # type: ignore[arg-type]
     return out
+
+
+def _kind(chunk: Chunk) -> tuple[Any, ...] | None:
+    """What arrays that can be joined have in common; None for everything else."""
+    return (chunk.dtype, chunk.shape[1:]) if isinstance(chunk, np.ndarray) and chunk.ndim else None
