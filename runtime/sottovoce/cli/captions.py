@@ -60,15 +60,19 @@ def open_captions(*, words: bool = False, as_json: bool = False, meter: bool = F
 def play(events: Iterable[Event], captions: Captions) -> None:
     """Shows every event; audio that was dropped is told in one line, once it is known how much that was."""
     lost: AudioDropped | None = None
+    spoken = False
     try:
         for event in events:
             captions.event(event)
+            spoken = spoken or isinstance(event, Committed)
             if isinstance(event, AudioDropped) and lost and abs(event.start - lost.end) < SAME_PLACE:
                 lost = AudioDropped(lost.start, event.end)
                 continue
             if lost:
                 captions.notice(_told(lost))
             lost = event if isinstance(event, AudioDropped) else None
+        if not spoken:
+            captions.notice("no speech was heard")
     finally:
         if lost:
             captions.notice(_told(lost))

@@ -108,3 +108,9 @@ def test_what_suits_stdout_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(open_captions(as_json=True), JsonLines)
     monkeypatch.setenv("TERM", "dumb")
     assert isinstance(open_captions(), Lines)
+
+
+def test_a_stream_that_never_speaks_says_so() -> None:
+    out, err = io.StringIO(), io.StringIO()
+    play([SpeechStarted(1.0), SpeechEnded(1.5)], Lines(out, err))
+    assert out.getvalue() == "" and "no speech" in err.getvalue()

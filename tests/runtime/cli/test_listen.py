@@ -260,8 +260,9 @@ def test_the_encodings_offered_are_those_that_are_read() -> None:
     assert tuple(ENCODINGS) == listen.ENCODINGS
 
 
-def test_a_stream_that_never_speaks_prints_nothing(fake: Any, stdin: Any, capsys: Capture) -> None:
+def test_a_stream_that_never_speaks_prints_no_text_and_says_why(fake: Any, stdin: Any, capsys: Capture) -> None:
     said: tuple[Event, ...] = ()
     fake.says = said
     stdin(bytes(3200))
-    assert main(["listen", "b.svb", "-"]) == 0 and tuple(capsys.readouterr()) == ("", "")
+    assert main(["listen", "b.svb", "-"]) == 0
+    assert tuple(capsys.readouterr()) == ("", "sottovoce: no speech was heard\n")
