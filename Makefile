@@ -7,10 +7,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint demo bench wheels clean
+.PHONY: help setup test lint demo bench bench-stream wheels clean
 
 help: ## print this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready ## make .venv with both distributions, editable, at the pinned versions
 
@@ -27,6 +27,9 @@ test: lint ## lint, then every test; the first run fetches real weights
 
 bench: $(VENV)/.bench-ready ## beside other systems: make bench ARGS='--data ... --model ...'
 	@$(BIN)/python benchmarks/transcribe.py $(or $(ARGS),--help)
+
+bench-stream: $(VENV)/.bench-ready ## the same for live audio: make bench-stream ARGS='--data ... --model ...'
+	@$(BIN)/python benchmarks/stream.py $(or $(ARGS),--help)
 
 wheels: $(VENV)/.tests-ready ## both wheels, in dist/
 	@rm -rf build runtime/build
