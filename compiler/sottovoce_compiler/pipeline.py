@@ -129,6 +129,7 @@ def lower(checkpoint: Checkpoint, spec: WhisperSpec, chosen: Recipe, work: Path)
 def manifest_fields(request: Request, checkpoint: Checkpoint, spec: WhisperSpec) -> dict[str, Any]:
     """The manifest, but for the list of files."""
     target = request.target.to_json()
+    stream = {**request.target.stream, **spec.stream_json()}
     return {
         "requires": {"runtime": _OLDEST_RUNTIME},
         "task": "transcribe",
@@ -154,7 +155,7 @@ def manifest_fields(request: Request, checkpoint: Checkpoint, spec: WhisperSpec)
         "model": spec.model_json(),
         "generation": spec.generation_json(),
         # Absent where nobody measured: the runtime has its own.
-        **({"stream": dict(request.target.stream)} if request.target.stream else {}),
+        **({"stream": stream} if stream else {}),
         "components": {VAD.name: {"source": VAD.requirement, "licence": VAD.licence}},
     }
 

@@ -77,6 +77,14 @@ class WhisperSpec:
     def decoder_head_width(self) -> int:
         return self.width // self.decoder_heads
 
+    def stream_json(self) -> dict[str, float]:
+        """Settings of a stream that go with the model, not with the machine; as measured (docs/streaming.md).
+
+        tiny.en's attention places the end of a word 0.1 s late, base's 0.1 s early: the one need not wait as long as
+        the other. What was not measured has the runtime's defaults.
+        """
+        return {"hold_back": 0.2} if self.encoder_layers == 4 and not self.multilingual else {}
+
     def audio_json(self) -> dict[str, Any]:
         """The manifest's `audio`: what the device must know of the samples."""
         return {

@@ -26,7 +26,7 @@ class StreamOptions:
     language: str | None = None
     task: str = "transcribe"
     step: float = 0.3
-    hold_back: float = 0.2
+    hold_back: float = 0.5
     end_of_speech: float = 0.6
     window: float = 20.0
     vad_threshold: float = 0.4

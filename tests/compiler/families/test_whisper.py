@@ -230,3 +230,10 @@ def test_the_table_has_the_heads_that_the_real_checkpoint_carries(name: str) -> 
     given = {tuple(pair) for pair in checkpoint.generation_config["alignment_heads"]}
     assert set(PUBLISHED[spec.decoder_layers, spec.decoder_heads, spec.vocab_size]) == given
     assert spec.alignment_heads_known and set(spec.alignment_heads) == given
+
+
+@pytest.mark.parametrize(("name", "settings"), [("tiny.en", {"hold_back": 0.2}), ("tiny", {}), ("base", {})])
+def test_only_the_model_that_was_measured_has_a_streaming_setting_of_its_own(
+    name: str, settings: dict[str, float]
+) -> None:
+    assert whisper_spec(published(name)).stream_json() == settings
