@@ -43,8 +43,7 @@ class Job:
     def from_argument(cls, text: str) -> "Job":
         """Inverse of `to_argument`."""
         fields = json.loads(text)
-        paths = {kind: Path(path) for kind, path in fields["artifacts"].items() if path is not None}
-        return cls(fields["system"], Artifacts(**paths), fields["threads"], Path(fields["audio"]))
+        return cls(fields["system"], Artifacts.from_json(fields["artifacts"]), fields["threads"], Path(fields["audio"]))
 
 
 def measure(jobs: Mapping[str, Job], repetitions: int) -> dict[str, Footprint]:

@@ -76,8 +76,13 @@ class Job:
     def from_argument(cls, text: str) -> "Job":
         """Inverse of `to_argument`."""
         fields = json.loads(text)
-        paths = {kind: Path(path) for kind, path in fields["artifacts"].items() if path is not None}
-        return cls(fields["system"], Artifacts(**paths), fields["threads"], Path(fields["manifest"]), fields["minutes"])
+        return cls(
+            fields["system"],
+            Artifacts.from_json(fields["artifacts"]),
+            fields["threads"],
+            Path(fields["manifest"]),
+            fields["minutes"],
+        )
 
 
 def growth(minutes: Sequence[Minute], minutes_a_pass: int) -> Mapping[str, float | None]:

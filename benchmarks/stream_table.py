@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from peers.live import LIVE_SYSTEMS, OURS
+from table import heading
 
 DASH = "-"
 Json = Mapping[str, Any]
@@ -43,17 +44,9 @@ def write(result: Json, stem: Path) -> None:
 
 def render(result: Json) -> str:
     """The whole page."""
-    machine, ends = result["machine"], result["word_ends"]
+    ends = result["word_ends"]
     lines = [
-        "# Streaming, side by side",
-        "",
-        f"{machine['cpu']} (family/model {machine['cpu_family_model']}), {machine['cores']} cores, "
-        f"{', '.join(machine['flags'])}; {result['threads']} threads; {machine['system']}, Python "
-        f"{machine['python']}; load average {machine['load_average_before']} before; {result['date']}.",
-        "",
-        f"    {result['command']}",
-        "",
-        "Speech: " + ", ".join(f"{key} {value}" for key, value in result["data"].items()) + ".",
+        *heading("Streaming", result),
         "LocalAgreement runs over faster-whisper int8. Compute is charged: a delay holds the work and the wait for it.",
         *_word_ends(ends),
     ]

@@ -23,11 +23,11 @@ class Goal:
     margin: float
 
 
-def render(result: Json) -> str:
-    """The whole page."""
+def heading(title: str, result: Json) -> list[str]:
+    """How every page of results begins: on what it was measured, with which command, on which speech."""
     machine = result["machine"]
-    lines = [
-        "# Transcription, side by side",
+    return [
+        f"# {title}, side by side",
         "",
         f"{machine['cpu']} (family/model {machine['cpu_family_model']}), {machine['cores']} cores, "
         f"{', '.join(machine['flags'])}; {result['threads']} threads; {machine['system']}, Python "
@@ -36,6 +36,13 @@ def render(result: Json) -> str:
         f"    {result['command']}",
         "",
         "Speech: " + ", ".join(f"{key} {value}" for key, value in result["data"].items()) + ".",
+    ]
+
+
+def render(result: Json) -> str:
+    """The whole page."""
+    lines = [
+        *heading("Transcription", result),
         "A system's time is the median of interleaved repetitions; in brackets its ratio to ours.",
     ]
     for spec, model in result["models"].items():

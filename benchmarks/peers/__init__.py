@@ -43,6 +43,11 @@ class Artifacts:
     ct2: Path | None = None
     ggml: Path | None = None
 
+    @classmethod
+    def from_json(cls, paths: Mapping[str, str | None]) -> "Artifacts":
+        """From JSON values, a path or null for each format."""
+        return cls(**{kind: Path(path) for kind, path in paths.items() if path is not None})
+
     def need(self, kind: str) -> Path:
         """Path of the format `kind`; LookupError when it was not prepared."""
         path: Path | None = getattr(self, kind)

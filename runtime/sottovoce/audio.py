@@ -115,14 +115,7 @@ def _from_array(array: NDArray[Any], rate: int) -> Samples:
         raise AudioError(f"audio of shape {shape}; one channel of shape (samples,) is needed: try {remedy}")
     if array.ndim != 1:
         raise AudioError(f"audio of shape {array.shape}; one channel of shape (samples,) is needed")
-    if array.dtype.name in INTEGER_SCALES:
-        zero, scale = INTEGER_SCALES[array.dtype.name]
-        samples = (array.astype(np.float32) - np.float32(zero)) / np.float32(scale)
-    elif array.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            samples = np.ascontiguousarray(array, np.float32)
-    else:
-        raise AudioError(f"audio of dtype {array.dtype}; allowed are floats, int16, int32 and uint8")
+    samples = np.ascontiguousarray(scaled(array))
     blocks = (samples[start : start + BLOCK_FRAMES, None] for start in range(0, len(samples), BLOCK_FRAMES))
     if rate == SAMPLE_RATE:
         for _ in _checked(blocks, rate, "this array"):
@@ -131,17 +124,31 @@ def _from_array(array: NDArray[Any], rate: int) -> Samples:
     return _convert(blocks, rate, "this array")
 
 
+def scaled(array: NDArray[Any]) -> Samples:
+    """The same samples, of any shape, as float32 with full scale 1; floats are taken as they are.
+
+    Raises AudioError for a dtype that holds no audio.
+    """
+    if array.dtype.name in INTEGER_SCALES:
+        zero, scale = INTEGER_SCALES[array.dtype.name]
+        return (array.astype(np.float32) - np.float32(zero)) / np.float32(scale)
+    if array.dtype.kind != "f":
+        raise AudioError(f"audio of dtype {array.dtype}; allowed are floats, int16, int32 and uint8")
+    with np.errstate(over="ignore"):
+        return np.asarray(array, np.float32)
+
+
 def _convert(blocks: Iterable[Samples], rate: int, name: str) -> Samples:
     """Blocks (frames, channels) at `rate` Hz -> all of it (n,) at 16 kHz."""
     if not isinstance(rate, Real) or not MIN_RATE <= rate <= MAX_RATE or rate != int(rate):
         raise AudioError(f"{name}: a sample rate of {rate} Hz; {MIN_RATE} to {MAX_RATE} Hz can be used")
     resampler = Resampler(int(rate), SAMPLE_RATE)
-    pieces = [resampler.push(_mono(block)) for block in _checked(blocks, rate, name)]
+    pieces = [resampler.push(mono(block)) for block in _checked(blocks, rate, name)]
     pieces.append(resampler.finish())
     return np.concatenate(pieces)
 
 
-def _mono(block: Samples) -> Samples:
+def mono(block: Samples) -> Samples:
     """The mean of (frames, channels) over the channels; a product, as NumPy's mean of short rows is slow."""
     channels = block.shape[1]
     return block[:, 0] if channels == 1 else block @ np.full(channels, 1 / channels, np.float32)

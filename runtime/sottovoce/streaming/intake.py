@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sottovoce.audio import INTEGER_SCALES, MAX_LEVEL, MAX_RATE, MIN_RATE
+from sottovoce.audio import MAX_LEVEL, MAX_RATE, MIN_RATE, mono, scaled
 from sottovoce.errors import AudioError
 from sottovoce.resample import Resampler
 from sottovoce.streaming.chunks import AudioChunk
 from sottovoce.vad import SAMPLE_RATE
+from sottovoce.wav import MAX_CHANNELS
 
 _BLOCK = 1 << 16  # samples converted at a time: a chunk of any length costs no more memory than this beside it
 
@@ -47,7 +48,7 @@ class Intake:
             if rest.size:
                 yield rest
         for start in range(0, len(samples), _BLOCK):
-            block = _mono(_scaled(samples[start : start + _BLOCK]))
+            block = _one_channel(scaled(samples[start : start + _BLOCK]))
             sound = block[: _numbers(block)]
             self._check_level(sound)
             self._seconds += sound.size / self._rate
@@ -86,22 +87,12 @@ def _checked_rate(rate: object) -> int:
     return int(rate)
 
 
-def _scaled(samples: NDArray[Any]) -> Float:
-    if samples.dtype.name in INTEGER_SCALES:
-        zero, scale = INTEGER_SCALES[samples.dtype.name]
-        return (samples.astype(np.float32) - np.float32(zero)) / np.float32(scale)
-    if samples.dtype.kind != "f":
-        raise AudioError(f"audio of dtype {samples.dtype}; allowed are floats, int16, int32 and uint8")
-    with np.errstate(over="ignore"):
-        return np.asarray(samples, np.float32)
-
-
-def _mono(samples: Float) -> Float:
+def _one_channel(samples: Float) -> Float:
     if samples.ndim == 1:
         return samples
-    if samples.ndim != 2 or not 1 <= samples.shape[1] <= 256:
+    if samples.ndim != 2 or not 1 <= samples.shape[1] <= MAX_CHANNELS:
         raise _misshapen(samples)
-    return samples @ np.full(samples.shape[1], 1 / samples.shape[1], np.float32)
+    return mono(samples)
 
 
 def _misshapen(samples: NDArray[Any]) -> AudioError:

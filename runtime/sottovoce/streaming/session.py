@@ -190,8 +190,7 @@ class StreamSession:
         if likeliest != hypothesis.language:
             hypothesis = replace(self._listener.hear(excerpt, likeliest), languages=hypothesis.languages)
         self._hypothesis = hypothesis
-        if not hypothesis.looped:
-            self._settling.add(hypothesis.words)
+        self._settling.add(hypothesis.words)
         self._decoded_to = window.end
         self._cost = self._clock() - began
         self.steps += 1
