@@ -28,10 +28,10 @@ from sottovoce_compiler.families.whisper import whisper_spec
 from sottovoce_compiler.lowerings.onnx.linear import BlockLinear, DynamicInt8Linear, FloatLinear
 from sottovoce_compiler.lowerings.onnx.recipe import Recipe, recipe
 from sottovoce_compiler.pack import write_bundle
-from sottovoce_compiler.pipeline import Request, lower, manifest_fields
 from sottovoce_compiler.report.builtin import builtin_set
-from sottovoce_compiler.report.gate import Gate
+from sottovoce_compiler.request import Request
 from sottovoce_compiler.sources import resolve
+from sottovoce_compiler.speech_pipeline import lower, manifest_fields
 from sottovoce_targets import load_target
 
 _REPETITIONS = 9
@@ -81,7 +81,7 @@ def build(source: str, folder: Path) -> list[Variant]:
     for number, (name, chosen) in enumerate(variants().items()):
         work = folder / str(number)
         work.mkdir()
-        request = Request(source, load_target("linux-x86-64"), work, "int8", Gate())
+        request = Request(source, load_target("linux-x86-64"), work, {}, "int8")
         files = lower(checkpoint, spec, chosen, work)
         bundle = write_bundle(folder / f"{number}.svb", manifest_fields(request, checkpoint, spec), files)
         out.append(Variant(name, chosen, bundle))

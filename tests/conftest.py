@@ -9,11 +9,11 @@ from random_whisper import random_checkpoint
 from sottovoce_compiler.families.whisper import whisper_spec
 from sottovoce_compiler.lowerings.onnx.recipe import recipe
 from sottovoce_compiler.pack import write_bundle
-from sottovoce_compiler.pipeline import Request, lower, manifest_fields
 from sottovoce_compiler.report.builtin import builtin_set
-from sottovoce_compiler.report.gate import Gate
 from sottovoce_compiler.report.golden import golden_files
+from sottovoce_compiler.request import Request
 from sottovoce_compiler.sources import Checkpoint, resolve
+from sottovoce_compiler.speech_pipeline import lower, manifest_fields
 from sottovoce_targets import load_target
 
 
@@ -22,7 +22,7 @@ def _draft(checkpoint: Checkpoint, precision: str, path: Path) -> tuple[dict[str
     target, spec = load_target("linux-x86-64"), whisper_spec(checkpoint)
     chosen = recipe(precision, target.arch, frozenset(target.instructions), spec.width)
     files = lower(checkpoint, spec, chosen, path.parent)
-    return manifest_fields(Request(checkpoint.spec, target, path, precision, Gate()), checkpoint, spec), files
+    return manifest_fields(Request(checkpoint.spec, target, path, {}, precision), checkpoint, spec), files
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Speech recognition that stays on the device: compiled bundles in, words out.
+"""Speech recognition and chat that stay on the device: compiled bundles in, words out.
 
 Names are looked up when first used, so that `import sottovoce` costs next to nothing and brings in neither
 NumPy nor an engine. The table below is all that is public here.
@@ -9,9 +9,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sottovoce.chat.chat import Chat as Chat
+    from sottovoce.chat.options import ChatOptions as ChatOptions
+    from sottovoce.chat.types import Completion as Completion
+    from sottovoce.chat.types import Delta as Delta
+    from sottovoce.chat.types import ToolCall as ToolCall
+    from sottovoce.chat.types import Usage as Usage
     from sottovoce.errors import AudioError as AudioError
     from sottovoce.errors import BundleError as BundleError
     from sottovoce.errors import EngineError as EngineError
+    from sottovoce.errors import IncompleteOutputError as IncompleteOutputError
     from sottovoce.errors import InputError as InputError
     from sottovoce.errors import MissingExtraError as MissingExtraError
     from sottovoce.errors import SottovoceError as SottovoceError
@@ -53,12 +60,19 @@ _HOME = {  # public name -> module
     "AudioChunk": "streaming.chunks",
     "AudioGap": "streaming.chunks",
     "StreamSession": "streaming.session",
+    "Chat": "chat.chat",
+    "ChatOptions": "chat.options",
+    "Delta": "chat.types",
+    "Completion": "chat.types",
+    "ToolCall": "chat.types",
+    "Usage": "chat.types",
     "SottovoceError": "errors",
     "InputError": "errors",
     "AudioError": "errors",
     "BundleError": "errors",
     "MissingExtraError": "errors",
     "EngineError": "errors",
+    "IncompleteOutputError": "errors",
 }
 
 

@@ -1,8 +1,7 @@
 """How fast a bundle is on this machine, and how much memory it takes: measured in a process of its own.
 
-Knows clocks and the operating system's memory counters. Knows nothing of how the work is done: it calls a
-Transcriber as a user would. A fresh process, because the memory and the warm caches of the caller would
-otherwise be measured along.
+Knows the operating system's memory counters and what a measurement says; the clocks are in `bench_speech` and
+`bench_chat`. A fresh process, because the memory and the warm caches of the caller would otherwise be measured along.
 """
 
 import json
@@ -10,42 +9,44 @@ import os
 import platform
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from sottovoce.errors import EngineError, InputError, SottovoceError
 
-GOLDEN_AUDIO = "golden/case-0.wav"
 PACKAGES = ("sottovoce", "onnxruntime", "numpy")
 MEGABYTE = 1e6  # bytes
 
 
 @dataclass(frozen=True)
 class BenchResult:
-    """Seconds are wall time; `peak_mb` is 10^6 bytes above the imports, None where that cannot be told."""
+    """Seconds are wall time; `peak_mb` is 10^6 bytes above the imports, None where that cannot be told.
 
-    load_s: float  # Transcriber(...) and load(), in a process that has imported everything
-    first_s: float  # from the end of load() to the first segment of the first run
-    rtf: float  # median over the runs: seconds of work a second of audio
+    `rtf` and `audio_s` are None for chat, the tokens a second for speech.
+    """
+
+    load_s: float  # Transcriber(...) or Chat(...) and load(), in a process that has imported everything
+    first_s: float  # from the end of load() to the first segment, or token, of the first run
+    rtf: float | None  # median over the runs: seconds of work a second of audio
     peak_mb: float | None
     bytes: int  # of the bundle on disk
-    audio_s: float
+    audio_s: float | None
     runs_s: tuple[float, ...]
     threads: int | None
     machine: Mapping[str, Any]
-    tokens_per_s: float | None = None  # these two are for chat
+    tokens_per_s: float | None = None  # medians over the runs
     prompt_tokens_per_s: float | None = None
+    engine: str | None = None  # of a chat, with its version
 
 
 def measure(
     path: str | Path, audio: str | Path | None = None, runs: int = 3, threads: int | None = None
 ) -> BenchResult:
-    """Measures the bundle at `path` in a new process, on `audio` or on the recording that the bundle carries.
+    """Measures the bundle at `path` in a new process: speech on `audio` or on the recording that the bundle carries,
+    chat (also of a plain GGUF file) on a text of our own.
 
     Raises InputError or EngineError with the message of whatever went wrong there.
     """
@@ -62,6 +63,19 @@ def measure(
     return BenchResult(**answer | {"runs_s": tuple(answer["runs_s"])})
 
 
+def measure_here(path: str, audio: str | None, runs: int, threads: int | None) -> BenchResult:
+    """The measurement itself, in this process."""
+    if _chats(path):
+        from sottovoce import bench_chat
+
+        if audio is not None:
+            raise InputError(f"{path} is a chat model: --audio is for speech")
+        return bench_chat.measure_here(path, runs, threads)
+    from sottovoce import bench_speech
+
+    return bench_speech.measure_here(path, audio, runs, threads)
+
+
 def machine_facts() -> dict[str, Any]:
     """What a figure is worth nothing without: processor, cores, system and versions."""
     return {
@@ -71,42 +85,6 @@ def machine_facts() -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: _installed(name) for name in PACKAGES},
     }
-
-
-def measure_here(path: str, audio: str | None, runs: int, threads: int | None) -> BenchResult:
-    """The measurement itself, in this process."""
-    import onnxruntime  # noqa: F401  # imports are not what is measured
-
-    import sottovoce
-    from sottovoce.audio import SAMPLE_RATE, load_audio
-    from sottovoce.bundle import open_bundle
-
-    bundle = open_bundle(path)
-    make = sottovoce.Transcriber
-    before = peak_bytes()
-    started = time.perf_counter()
-    transcriber = make(path, threads=threads)
-    transcriber.load()
-    load_s = time.perf_counter() - started
-    try:
-        samples = load_audio(bundle.read(GOLDEN_AUDIO) if audio is None else audio)
-        timed = [_timed_run(transcriber, samples) for _ in range(runs + 1)]
-    finally:
-        transcriber.close()
-    after = peak_bytes()
-    audio_s = len(samples) / SAMPLE_RATE
-    runs_s = tuple(round(total, 4) for _, total in timed[1:])
-    return BenchResult(
-        load_s=round(load_s, 4),
-        first_s=round(timed[0][0], 4),
-        rtf=round(median(runs_s) / audio_s, 5),
-        peak_mb=None if before is None or after is None else round((after - before) / MEGABYTE, 1),
-        bytes=bundle.size,
-        audio_s=round(audio_s, 3),
-        runs_s=runs_s,
-        threads=threads,
-        machine=machine_facts(),
-    )
 
 
 def peak_bytes() -> int | None:
@@ -125,15 +103,17 @@ def peak_bytes() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _timed_run(transcriber: Any, samples: Any) -> tuple[float, float]:
-    """Seconds to the first segment (to the end, when there is none) and in all."""
-    started = time.perf_counter()
-    first: float | None = None
-    segments, _ = transcriber.transcribe(samples)
-    for _ in segments:
-        first = first or time.perf_counter() - started
-    total = time.perf_counter() - started
-    return first or total, total
+def megabytes_since(before: int | None) -> float | None:
+    """How far the peak has risen above `before`, which `peak_bytes` gave."""
+    after = peak_bytes()
+    return None if before is None or after is None else round((after - before) / MEGABYTE, 1)
+
+
+def _chats(path: str) -> bool:
+    from sottovoce.bundle import open_bundle
+    from sottovoce.chat.loading import is_gguf
+
+    return is_gguf(Path(path)) or open_bundle(path).manifest.task == "chat"
 
 
 def _cpu_model() -> str:

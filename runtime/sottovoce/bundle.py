@@ -21,7 +21,7 @@ from typing import Any
 import sottovoce
 from sottovoce.archive import MANIFEST, MANIFEST_DIGEST, read_layout
 from sottovoce.cpu import Cpu, this_cpu
-from sottovoce.errors import BundleError
+from sottovoce.errors import BundleError, MissingExtraError
 from sottovoce.manifest import (
     MAX_MANIFEST_BYTES,
     FileEntry,
@@ -38,6 +38,8 @@ MAX_REPORT_BYTES = 16 << 20
 MAX_READ = 1 << 29  # bytes read whole into memory; weights, which may be larger, are mapped by the engine instead
 CHUNK = 1 << 20
 MAX_PATH = 500  # characters of a path shown in an error
+LLAMA_CPP = "llama.cpp"
+_PACKAGES = {LLAMA_CPP: "'sottovoce[chat-wheel]'"}  # where an engine is not installed under its own name
 _NATIVE_TARGETS = {"x86": "linux-x86-64", "arm": "raspberry-pi-4"}  # need least of their kind
 
 
@@ -143,7 +145,8 @@ class Bundle:
         check_runtime_version(self.manifest.requires_runtime, runtime_version or sottovoce.__version__)
         installed = engine_version or _installed_version(engine.name)
         if installed is None:
-            raise BundleError(f"needs {engine.name}, which is not installed: pip install {engine.name}")
+            package = _PACKAGES.get(engine.name, engine.name)
+            raise BundleError(f"needs {engine.name}, which is not installed: pip install {package}")
         check_engine_version(engine, installed)
         if missing := cpu.missing(engine.cpu_features):
             raise BundleError(f"needs a processor with {', '.join(missing)}: {_way_out(target, cpu)}")
@@ -269,6 +272,13 @@ def _open_regular(path: Path) -> FileIO:
 
 def _installed_version(engine: str) -> str | None:
     """Of the module in use if there is one: its distribution may go by another name (onnxruntime-gpu)."""
+    if engine == LLAMA_CPP:
+        from sottovoce.engines.llama_cpp.library import find_binding
+
+        try:
+            return find_binding().version
+        except MissingExtraError:
+            return None
     version = getattr(sys.modules.get(engine), "__version__", None)
     if isinstance(version, str):
         return version

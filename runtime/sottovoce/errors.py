@@ -35,3 +35,11 @@ class MissingExtraError(SottovoceError, ImportError):
 
 class EngineError(SottovoceError, RuntimeError):
     """The engine under us failed: a session could not be made, or a run broke off."""
+
+
+class IncompleteOutputError(EngineError):
+    """The token limit was reached before the answer was a whole JSON value; `partial` is the text so far."""
+
+    def __init__(self, message: str, partial: str) -> None:
+        super().__init__(message)
+        self.partial = partial

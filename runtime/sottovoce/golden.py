@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sottovoce.audio import load_audio
 from sottovoce.bundle import Bundle, open_bundle
@@ -28,6 +29,8 @@ FOLDER = "golden/"
 MAX_MEAN_DIFFERENCE = 0.15  # nats a token
 MIN_SAME_CHOICE = 0.85  # share of tokens that are still the likeliest
 _MAX_TOKENS = 400
+
+Logprobs = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,12 @@ def verify(path: str | os.PathLike[str], threads: int | None = None) -> VerifyRe
     """
     if not Path(path).exists():
         raise InputError(f"there is no bundle at {path}")
+    from sottovoce.chat.loading import is_gguf  # speech needs nothing else of it
+
+    if is_gguf(Path(path)):
+        raise InputError(
+            f"{path} is a plain GGUF file, with nothing to verify it by; `sottovoce compile` makes a bundle"
+        )
     checks: list[str] = []
     failures: list[str] = []
     try:
@@ -99,13 +108,20 @@ def case_names(bundle: Bundle) -> list[str]:
 
 
 def _check_cases(bundle: Bundle, threads: int, checks: list[str], failures: list[str]) -> None:
-    names = case_names(bundle)
-    if not names:
+    if not case_names(bundle):
         failures.append("the bundle has no golden cases: nothing shows that it still says what it said")
-        return
+    elif bundle.manifest.task == "chat":
+        from sottovoce import golden_chat
+
+        golden_chat.check_cases(bundle, threads, checks, failures)
+    else:
+        _check_speech(bundle, threads, checks, failures)
+
+
+def _check_speech(bundle: Bundle, threads: int, checks: list[str], failures: list[str]) -> None:
     loaded = Loaded.open(bundle.path, threads)
     try:
-        for name in names:
+        for name in case_names(bundle):
             case = _read_case(bundle, name)
             found = check_case(loaded, case, load_audio(bundle.read(case.audio)))
             checks.append(f"{name}: {case.text.strip() or 'no words in sound without speech'}")
@@ -129,8 +145,14 @@ def check_case(loaded: Loaded, case: Case, samples: Float) -> list[str]:
     if max(case.tokens) >= loaded.engine.shape.vocab_size:
         return [f"token {max(case.tokens)} is beyond the vocabulary of {loaded.engine.shape.vocab_size}"]
     logprobs, likeliest = score(loaded, samples, case.language, case.tokens)
-    difference = float(np.abs(logprobs - np.array(case.logprobs)).mean())
-    same = float(np.mean(likeliest[:-1] == np.array(case.tokens)))
+    return differences(logprobs, np.array(case.logprobs), likeliest[:-1] == np.array(case.tokens))
+
+
+def differences(found: Logprobs, expected: Logprobs, chosen: NDArray[np.bool_]) -> list[str]:
+    """What is beyond the tolerances, one line each: of log probabilities, and of whether each token is still the
+    likeliest."""
+    difference = float(np.abs(found - expected).mean())
+    same = float(np.mean(chosen))
     problems = []
     if not difference <= MAX_MEAN_DIFFERENCE:  # NaN must fail too
         problems.append(
@@ -150,9 +172,7 @@ def choose(loaded: Loaded, samples: Float, language: str) -> tuple[int, ...]:
     return tuple(token for segment in segments for token in segment.tokens)
 
 
-def score(
-    loaded: Loaded, samples: Float, language: str, tokens: Sequence[int]
-) -> tuple[np.ndarray[Any, np.dtype[np.float64]], np.ndarray[Any, np.dtype[np.int64]]]:
+def score(loaded: Loaded, samples: Float, language: str, tokens: Sequence[int]) -> tuple[Logprobs, NDArray[np.int64]]:
     """Log probability of each of `tokens` and then the end, and the likeliest token in each of their places.
 
     Plain probabilities over the whole vocabulary, with no token forbidden, without timestamps.

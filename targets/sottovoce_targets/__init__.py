@@ -25,7 +25,22 @@ GATE_LIMITS = (
     "max_stream_wer_increase",
     "max_stream_cer_increase",
 )
+CHAT_GATE_LIMITS = ("max_kl", "max_perplexity_increase", "min_top1")
+FORMATS = ("onnx", "gguf")
 SUFFIX = ".toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """How language models run there: what loads them, in which format and precision, and the positions of context that
+    its memory has room for beside the model. `gate` as that of a target, for language models.
+    """
+
+    engine: str = "llama.cpp"
+    format: str = "gguf"
+    precision: str = "int4"
+    context: int = 4096
+    gate: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +65,7 @@ class Target:
     format: str
     precision: str
     threads: int
+    chat: Chat = field(default_factory=Chat)
     gate: Mapping[str, float] = field(default_factory=dict)
     stream: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -57,6 +73,8 @@ class Target:
     def to_json(self) -> dict[str, Any]:
         """The facts as JSON values, in the order of the fields."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
+        values["chat"] = {one.name: getattr(self.chat, one.name) for one in fields(self.chat)}
+        values["chat"]["gate"] = dict(self.chat.gate)
         return {
             name: list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
             for name, value in values.items()
@@ -89,7 +107,7 @@ def parse_target(name: str, text: str) -> Target:
         raise InputError(f"target {name}: not valid TOML ({error})") from None
     known = {one.name for one in fields(Target)} - {"name"}
     _refuse(name, "key", sorted(set(table) - known), sorted(known))
-    if missing := sorted(known - {"gate", "stream", "notes"} - set(table)):
+    if missing := sorted(known - {"chat", "gate", "stream", "notes"} - set(table)):
         raise InputError(f"target {name}: key {missing[0]!r} is missing")
     return Target(
         name=name,
@@ -101,16 +119,32 @@ def parse_target(name: str, text: str) -> Target:
         memory_mb=_count(name, table, "memory_mb", least=1),
         threads=_count(name, table, "threads", least=0),
         instructions=_texts(name, table, "instructions"),
-        gate=_gate(name, table.get("gate", {})),
+        chat=_chat(name, table.get("chat", {})),
+        gate=_gate(name, table.get("gate", {}), GATE_LIMITS),
         stream=_stream(name, table.get("stream", {})),
         notes=_texts(name, {"notes": [], **table}, "notes"),
     )
 
 
-def _gate(name: str, value: object) -> dict[str, float]:
+def _chat(name: str, value: object) -> Chat:
+    if not isinstance(value, dict):
+        raise InputError(f"target {name}: chat is {value!r}; expected a table")
+    known = {one.name for one in fields(Chat)}
+    _refuse(name, "key of chat", sorted(set(value) - known), sorted(known))
+    whole = {one.name: getattr(Chat(), one.name) for one in fields(Chat)} | value
+    return Chat(
+        engine=_text(name, whole, "engine"),
+        format=_one_of(name, whole, "format", FORMATS),
+        precision=_one_of(name, whole, "precision", PRECISIONS),
+        context=_count(name, whole, "context", least=1),
+        gate=_gate(name, whole["gate"], CHAT_GATE_LIMITS),
+    )
+
+
+def _gate(name: str, value: object, limits: tuple[str, ...]) -> dict[str, float]:
     if not isinstance(value, dict):
         raise InputError(f"target {name}: gate is {value!r}; expected a table of limits")
-    _refuse(name, "gate limit", sorted(set(value) - set(GATE_LIMITS)), GATE_LIMITS)
+    _refuse(name, "gate limit", sorted(set(value) - set(limits)), limits)
     for limit, number in value.items():
         if isinstance(number, bool) or not isinstance(number, int | float):
             raise InputError(f"target {name}: gate limit {limit} is {number!r}; expected a number")

@@ -14,13 +14,13 @@ from unittest.mock import patch
 
 from tests.runtime.random_whisper import random_checkpoint
 
-from sottovoce_compiler.pipeline import Compiled, Progress, Request, compile_model
+from sottovoce_compiler.pipeline import compile_model
 from sottovoce_compiler.report.dataset import Clip, Dataset
 from sottovoce_compiler.report.evaluate import evaluate
-from sottovoce_compiler.report.gate import Gate
 from sottovoce_compiler.report.hypothesis import Hypothesis
 from sottovoce_compiler.report.stream import Offline, StreamScorecard, score_clip
 from sottovoce_compiler.report.stream_clock import LiveRun
+from sottovoce_compiler.request import Compiled, Progress, Request
 from sottovoce_targets import load_target
 
 from .report.stream_case import STEPS, at, card, committed
@@ -41,9 +41,9 @@ def streamed(offline: str, text: str, path: Path, data: Dataset, charged: bool =
 @contextmanager
 def nothing_slow(artifact: str = TEXT, stream: str | None = None) -> Iterator[None]:
     """The source says the truth, the artifact and its stream what they are told."""
-    here = "sottovoce_compiler.pipeline."
+    here = "sottovoce_compiler.speech_pipeline."
     with ExitStack() as stack:
-        stack.enter_context(patch(here + "resolve", lambda spec: random_checkpoint()))
+        stack.enter_context(patch("sottovoce_compiler.pipeline.resolve", lambda spec: random_checkpoint()))
         stack.enter_context(patch(here + "builtin_set", lambda: DATA))
         stack.enter_context(patch(here + "fetch_component", lambda component: Path(__file__)))
         stack.enter_context(patch(here + "measured_heads", lambda checkpoint, dataset: ((0, 1), (1, 0))))
@@ -56,7 +56,7 @@ def nothing_slow(artifact: str = TEXT, stream: str | None = None) -> Iterator[No
 
 
 def request(output: Path, precision: str = "int8") -> Request:
-    return Request("random", load_target("linux-x86-64"), output, precision, Gate())
+    return Request("random", load_target("linux-x86-64"), output, {}, precision)
 
 
 def compile_to(

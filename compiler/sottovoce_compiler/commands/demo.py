@@ -25,12 +25,13 @@ from sottovoce.golden import verify
 from sottovoce.types import Segment
 from sottovoce_compiler.commands.stages import stage_progress
 from sottovoce_compiler.native import native_target
-from sottovoce_compiler.pipeline import Compiled, Request, compile_model
+from sottovoce_compiler.pipeline import compile_model
 from sottovoce_compiler.report.builtin import builtin_set
 from sottovoce_compiler.report.dataset import Clip
 from sottovoce_compiler.report.evaluate import Evaluation
-from sottovoce_compiler.report.gate import GateError, gate_from
+from sottovoce_compiler.report.gate import GateError, GateResult
 from sottovoce_compiler.report.table import Table, show
+from sottovoce_compiler.request import Compiled, Request
 from sottovoce_targets import Target, load_target
 
 EXAMPLE = """\
@@ -47,6 +48,7 @@ class Outcome:
     """Everything the last table is made of."""
 
     compiled: Compiled
+    gate: GateResult
     precision: str
     checks: int
     transcript: str
@@ -86,9 +88,10 @@ def _steps(model: str, target: Target, folder: Path, out: TextIO) -> Outcome | N
     """Compile, verify, transcribe, measure. None where the bundle does not verify."""
     _heading(f"1  Compile {model} for {target.name}: {target.description}, {target.precision} weights", out)
     bundle = folder / f"{_file_name(model)}.svb"
-    request = Request(model, target, bundle, target.precision, gate_from(dict(target.gate)))
     with stage_progress() as progress:
-        compiled = compile_model(request, progress)
+        compiled = compile_model(Request(model, target, bundle), progress)
+    if not isinstance(compiled.gate, GateResult):
+        raise InputError(f"{model} is not a speech model, which the demo needs; try: sottovoce compile, sottovoce chat")
     print(f"{bundle.name}: {compiled.bytes / 1e6:.1f} MB, the gate holds", file=out)
 
     _heading("2  Verify: checksums, compatibility, golden cases", out)
@@ -109,7 +112,7 @@ def _steps(model: str, target: Target, folder: Path, out: TextIO) -> Outcome | N
     _heading("4  Measure, in a process of its own", out)
     measured = measure(bundle, recording, RUNS)
     print(f"{RUNS} runs of {measured.audio_s:.0f} s of audio", file=out)
-    return Outcome(compiled, request.precision, len(found.checks), transcript, measured)
+    return Outcome(compiled, compiled.gate, target.precision, len(found.checks), transcript, measured)
 
 
 def join(clips: Iterable[Clip], path: Path) -> Path:
@@ -130,7 +133,7 @@ def _shown(segments: Iterable[Segment], out: TextIO) -> Iterator[str]:
 
 
 def _table(outcome: Outcome) -> Table:
-    bench, gate = outcome.bench, outcome.compiled.gate
+    bench, gate = outcome.bench, outcome.gate
     rows = [
         ("bundle", f"{outcome.compiled.bytes / 1e6:.1f} MB"),
         ("load", f"{bench.load_s * 1000:.0f} ms"),
@@ -155,7 +158,7 @@ def _invented(evaluation: Evaluation) -> str:
 
 
 def _to_json(outcome: Outcome) -> dict[str, Any]:
-    bench, gate = outcome.bench, outcome.compiled.gate
+    bench, gate = outcome.bench, outcome.gate
     return {
         "bytes": outcome.compiled.bytes,
         "load_s": bench.load_s,
@@ -174,7 +177,7 @@ def _conditions(outcome: Outcome) -> str:
     facts = outcome.bench.machine
     versions = ", ".join(f"{name} {facts[name]}" for name in ("sottovoce", "onnxruntime", "numpy"))
     machine = f"{facts['cpu']}, {facts['cores']} cores, {facts['system']}; {versions}"
-    return f"Words: {outcome.compiled.gate.source.dataset}. Times: {machine}"
+    return f"Words: {outcome.gate.source.dataset}. Times: {machine}"
 
 
 def _next_steps(keep: Path | None, outcome: Outcome) -> str:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sottovoce_compiler.pipeline import STAGES, Progress
+from sottovoce_compiler.request import STAGES, Progress
 
 
 @contextmanager

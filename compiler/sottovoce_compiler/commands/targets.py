@@ -50,8 +50,11 @@ def _detail(target: Target) -> Table:
     rows = [
         (key, ", ".join(value) if isinstance(value, list) else str(value))
         for key, value in target.to_json().items()
-        if key not in ("gate", "stream", "notes")
+        if key not in ("gate", "stream", "notes", "chat")
     ]
     rows += [(f"gate: {limit}", str(value)) for limit, value in target.gate.items()]
+    chat = target.chat
+    rows += [("chat", f"{chat.engine}, {chat.format}, {chat.precision}, {chat.context} positions")]
+    rows += [(f"chat gate: {limit}", str(value)) for limit, value in chat.gate.items()]
     rows += [(f"stream: {setting}", str(value)) for setting, value in target.stream.items()]
     return Table("", ("fact", "value"), tuple(rows))

@@ -6,11 +6,12 @@ multilingual. Knows nothing of ONNX, bundles or devices.
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from sottovoce_compiler.families import UnsupportedModelError
+from sottovoce_compiler.families.config import Reader
 from sottovoce_compiler.families.whisper_heads import PUBLISHED, Heads, later_half
 from sottovoce_compiler.sources.checkpoint import Checkpoint
 
@@ -120,7 +121,7 @@ class WhisperSpec:
 def whisper_spec(checkpoint: Checkpoint) -> WhisperSpec:
     """The spec of a checkpoint; UnsupportedModelError names a config key that is missing or contradicts another."""
     config = checkpoint.config
-    read = _Reader(config, checkpoint.name)
+    read = Reader(config, checkpoint.name)
     vocab_size = read.positive("vocab_size")
     read.only("activation_function", "gelu")
     read.only("scale_embedding", False)
@@ -129,8 +130,8 @@ def whisper_spec(checkpoint: Checkpoint) -> WhisperSpec:
     layers, heads = read.positive("decoder_layers"), read.positive("decoder_attention_heads")
     known = _alignment_heads(checkpoint, layers, heads, vocab_size)
     width = read.positive("d_model")
-    read.divides("encoder_attention_heads", width)
-    read.divides("decoder_attention_heads", width)
+    read.divides("encoder_attention_heads", "d_model", width)
+    read.divides("decoder_attention_heads", "d_model", width)
     tokens = _special_tokens(checkpoint, multilingual)
     if tokens.timestamp_begin >= vocab_size:
         raise UnsupportedModelError(
@@ -156,33 +157,6 @@ def whisper_spec(checkpoint: Checkpoint) -> WhisperSpec:
         suppress=tuple(_suppressed(checkpoint, "suppress_tokens", non_speech_tokens(checkpoint))),
         suppress_at_begin=tuple(_suppressed(checkpoint, "begin_suppress_tokens", _blank(checkpoint, tokens))),
     )
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """Reads numbers out of a config that nobody has checked yet."""
-
-    config: Mapping[str, Any]
-    name: str
-
-    def positive(self, key: str) -> int:
-        value = self.config.get(key)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise UnsupportedModelError(
-                f"{self.name}: config.json has {key} = {value!r}; a positive whole number is needed"
-            )
-        return value
-
-    def only(self, key: str, value: object) -> None:
-        """Refuses what no published Whisper has and the lowering does not do; an absent key is the default."""
-        if self.config.get(key, value) != value:
-            raise UnsupportedModelError(
-                f"{self.name}: config.json has {key} = {self.config[key]!r}; only {value!r} is supported"
-            )
-
-    def divides(self, key: str, width: int) -> None:
-        if width % self.positive(key):
-            raise UnsupportedModelError(f"{self.name}: d_model = {width} does not divide by {key} = {self.config[key]}")
 
 
 def _alignment_heads(checkpoint: Checkpoint, layers: int, heads: int, vocab_size: int) -> Heads | None:

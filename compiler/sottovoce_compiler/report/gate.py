@@ -9,9 +9,9 @@ would let anything through.
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from sottovoce.errors import InputError, SottovoceError
 from sottovoce_compiler.report.evaluate import ClipResult, Evaluation, Scores
@@ -22,10 +22,21 @@ SLACK = 1e-9  # of floating-point division; no count can make a difference this 
 TEXT_SHOWN = 60  # characters of a transcript in the table of losses
 
 
+class Verdict(Protocol):
+    """What a gate decided, and the tables that show why."""
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Everything that speaks against the artifact; empty where the gate held."""
+        ...
+
+    def tables(self) -> Sequence[Table]: ...
+
+
 class GateError(SottovoceError):
     """The artifact is worse than its gate allows; the message has the reasons, `result` the tables."""
 
-    def __init__(self, result: "GateResult") -> None:
+    def __init__(self, result: "Verdict") -> None:
         super().__init__(f"the gate does not hold: {'; '.join(result.reasons)}")
         self.result = result
 

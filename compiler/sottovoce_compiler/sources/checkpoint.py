@@ -5,9 +5,9 @@ or which model families can be compiled.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,10 @@ class Checkpoint:
     `vocabulary[id]` is the token's bytes, or a str for a special token such as ``"<|en|>"``; it may be
     shorter than `config["vocab_size"]`. `sha256` holds the hex digest of every file that was fetched or
     read, by file name.
+
+    For language models: `tokenizer_config` and `special_tokens_map` are the files of those names (empty without),
+    `chat_template` is the default one of chat_template.jinja or tokenizer_config.json, `pooling` how a model made for
+    embeddings makes one of many (1_Pooling/config.json, as sentence-transformers publishes it).
     """
 
     spec: str
@@ -59,3 +63,7 @@ class Checkpoint:
     licence: str | None
     revision: str | None
     sha256: Mapping[str, str]
+    tokenizer_config: Mapping[str, Any] = field(default_factory=dict)
+    special_tokens_map: Mapping[str, Any] = field(default_factory=dict)
+    chat_template: str | None = None
+    pooling: Literal["mean", "cls", "last"] | None = None

@@ -5,17 +5,24 @@ architecture can be compiled is for the families to say. PyTorch files are pickl
 `weights_only=True`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from sottovoce_compiler.sources import vocabulary
 from sottovoce_compiler.sources.checkpoint import Array, Checkpoint, SourceError
-from sottovoce_compiler.sources.files import digests, file_beside, licence_in_readme, read_json_object
+from sottovoce_compiler.sources.files import (
+    digests,
+    file_beside,
+    licence_in_readme,
+    read_json_object,
+    read_text,
+    sha256_of,
+)
 
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
@@ -24,7 +31,18 @@ PYTORCH = "pytorch_model.bin"
 # In the order of preference: one file before shards, safetensors before pickles.
 WEIGHTS = (SAFETENSORS, f"{SAFETENSORS}.index.json", PYTORCH, f"{PYTORCH}.index.json")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "added_tokens.json")
-SMALL_FILES = (CONFIG, GENERATION_CONFIG, *TOKENIZER_FILES)
+TOKENIZER_CONFIG = "tokenizer_config.json"
+SPECIAL_TOKENS = "special_tokens_map.json"
+CHAT_TEMPLATE = "chat_template.jinja"
+CHAT_FILES = (TOKENIZER_CONFIG, SPECIAL_TOKENS, CHAT_TEMPLATE)
+POOLING = "1_Pooling/config.json"
+SMALL_FILES = (CONFIG, GENERATION_CONFIG, *TOKENIZER_FILES, *CHAT_FILES, POOLING)
+# In sentence-transformers' words; its other ways of pooling are not read.
+_POOLINGS: Mapping[str, Literal["mean", "cls", "last"]] = {
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_lasttoken": "last",
+}
 
 
 def is_layout(folder: Path) -> bool:
@@ -36,20 +54,24 @@ def open_layout(folder: Path) -> Checkpoint:
     """The checkpoint in `folder`; weights stay on disk until loaded."""
     config = read_json_object(folder / CONFIG)
     tensors, weight_files = open_weights(folder)
-    generation = folder / GENERATION_CONFIG
     tokenizer = folder / "tokenizer.json"
     small = [folder / name for name in SMALL_FILES if (folder / name).is_file()]
+    tokenizer_config = _optional(folder / TOKENIZER_CONFIG)
     return Checkpoint(
         spec=str(folder),
         name=folder.resolve().name,
         config=config,
-        generation_config=read_json_object(generation) if generation.is_file() else {},
+        generation_config=_optional(folder / GENERATION_CONFIG),
         tensors=tensors,
         vocabulary=_vocabulary(folder, config),
         tokenizer_file=tokenizer if tokenizer.is_file() else None,
         licence=licence_in_readme(folder),
         revision=None,
-        sha256=digests([*small, *weight_files]),
+        sha256=_digests(folder, [*small, *weight_files]),
+        tokenizer_config=tokenizer_config,
+        special_tokens_map=_optional(folder / SPECIAL_TOKENS),
+        chat_template=_chat_template(folder, tokenizer_config),
+        pooling=_pooling(folder),
     )
 
 
@@ -176,3 +198,35 @@ def _vocabulary(folder: Path, config: Mapping[str, Any]) -> list[bytes | str]:
         raise SourceError(f"no tokenizer in {folder}; looked for tokenizer.json and vocab.json")
     size = config.get("vocab_size")
     return vocabulary.with_timestamps(tokens, size) if isinstance(size, int) and size > 0 else tokens
+
+
+def _optional(file: Path) -> Mapping[str, Any]:
+    return read_json_object(file) if file.is_file() else {}
+
+
+def _digests(folder: Path, files: Sequence[Path]) -> dict[str, str]:
+    """By file name; the one file that lies deeper, whose name another has, by its path."""
+    deep = folder / POOLING
+    found = digests([file for file in files if file != deep])
+    return {**found, POOLING: sha256_of(deep)} if deep in files else found
+
+
+def _chat_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> str | None:
+    """chat_template.jinja, else what tokenizer_config.json has: a template, or a list of named ones."""
+    if (file := folder / CHAT_TEMPLATE).is_file():
+        return read_text(file)
+    given = tokenizer_config.get("chat_template")
+    if isinstance(given, list):
+        named = {one.get("name"): one.get("template") for one in given if isinstance(one, Mapping)}
+        given = named.get("default")
+    if given is not None and not isinstance(given, str):
+        raise SourceError(f"{folder / TOKENIZER_CONFIG}: chat_template is {given!r:.80}; text is needed")
+    return given
+
+
+def _pooling(folder: Path) -> Literal["mean", "cls", "last"] | None:
+    config = _optional(folder / POOLING)
+    chosen = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
+    if len(chosen) > 1 or any(key not in _POOLINGS for key in chosen):
+        raise SourceError(f"{folder / POOLING} pools by {', '.join(chosen)}; one of {', '.join(_POOLINGS)} is read")
+    return _POOLINGS[chosen[0]] if chosen else None

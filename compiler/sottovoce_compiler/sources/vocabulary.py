@@ -1,11 +1,12 @@
 """The token table: id -> bytes for what is text, str for what is a special token.
 
 Knows byte-level BPE files (tokenizer.json; vocab.json with added_tokens.json; CTranslate2's vocabulary.txt
-or .json) and Whisper's timestamp tokens, which some of those files leave out. Does not encode text.
+or .json), BPE files with byte fallback, as SentencePiece's are converted (tokenizer.json), and Whisper's timestamp
+tokens, which some of those files leave out. Does not encode text.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +18,8 @@ TIMESTAMP_STEP = 0.02  # seconds; Whisper marks times in steps of two encoder in
 TIMESTAMP_COUNT = 1501  # 0.00 to 30.00 s
 _SPECIAL = re.compile(r"<\|[^|]*\|>")
 _BRACKETED = re.compile(r"<[^<>]+>")
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # SentencePiece's stand-in for a space
 
 Token = bytes | str
 
@@ -36,6 +39,13 @@ def token_bytes(text: str, file: Path) -> bytes:
         return bytes(table[character] for character in text)
     except KeyError:
         raise SourceError(f"{file}: token {text!r} is not byte-level BPE, the only kind that is read") from None
+
+
+def piece_bytes(text: str, file: Path) -> bytes:
+    """The bytes of a SentencePiece token: a byte spelt <0x0A>, or text with its stand-in for spaces."""
+    if found := _BYTE.fullmatch(text):
+        return bytes([int(found[1], 16)])
+    return text.replace(_SPACE, " ").encode("utf-8")
 
 
 def read_tokenizer(folder: Path) -> list[Token] | None:
@@ -107,13 +117,16 @@ def _read_tokenizer_json(file: Path) -> list[Token]:
     content = read_json_object(file)
     model, added = content.get("model"), content.get("added_tokens") or []
     if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict) or not isinstance(added, list):
-        raise SourceError(f"{file} has no BPE vocabulary (model.vocab); only byte-level BPE tokenizers are read")
+        raise SourceError(
+            f"{file} has no BPE vocabulary (model.vocab); only byte-level BPE, or BPE with byte fallback, is read"
+        )
     try:
         ids = _ids({str(token["content"]): token["id"] for token in added}, file)
         flags = {str(token["content"]): bool(token.get("special", False)) for token in added}
     except (KeyError, TypeError, AttributeError):
         raise SourceError(f"{file}: an entry of added_tokens lacks id or content; fetch the model again") from None
-    return _table(_ids(model["vocab"], file), {text: (ids[text], flags[text]) for text in ids}, file)
+    read = piece_bytes if model.get("byte_fallback") is True else token_bytes
+    return _table(_ids(model["vocab"], file), {text: (ids[text], flags[text]) for text in ids}, file, read)
 
 
 def _ids(entries: Mapping[str, object], file: Path) -> dict[str, int]:
@@ -125,7 +138,12 @@ def _ids(entries: Mapping[str, object], file: Path) -> dict[str, int]:
     return ids
 
 
-def _table(ordinary: Mapping[str, int], added: Mapping[str, tuple[int, bool]], file: Path) -> list[Token]:
+def _table(
+    ordinary: Mapping[str, int],
+    added: Mapping[str, tuple[int, bool]],
+    file: Path,
+    read: Callable[[str, Path], bytes] = token_bytes,
+) -> list[Token]:
     """Places tokens at their ids; an id that no file names becomes the special token <|unused-ID|>.
 
     `added` maps literal text to its id and whether the file calls it special. Files flag Whisper's
@@ -137,7 +155,7 @@ def _table(ordinary: Mapping[str, int], added: Mapping[str, tuple[int, bool]], f
     tokens: list[Token] = [f"<|unused-{index}|>" for index in range(size)]
     for text, index in ordinary.items():
         if index not in added_ids:
-            tokens[index] = text if _SPECIAL.fullmatch(text) else token_bytes(text, file)
+            tokens[index] = text if _SPECIAL.fullmatch(text) else read(text, file)
     for text, (index, special) in added.items():
         tokens[index] = text if special or _BRACKETED.fullmatch(text) else text.encode("utf-8")
     return tokens

@@ -14,6 +14,7 @@ from sottovoce.errors import InputError
 from sottovoce_compiler.commands import demo
 from sottovoce_compiler.report.dataset import Clip
 from sottovoce_compiler.report.evaluate import Evaluation, evaluate
+from sottovoce_compiler.report.gate import Comparison, Gate, GateResult
 from sottovoce_compiler.report.hypothesis import Hypothesis
 
 MACHINE = {"cpu": "a processor", "cores": 2, "system": "Linux", "sottovoce": "0", "onnxruntime": "1", "numpy": "2"}
@@ -66,7 +67,10 @@ def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     def compile_model(request: Any, progress: Any) -> Any:
         found.requests.append(request)
         request.output.write_bytes(b"bundle")
-        gate = SimpleNamespace(source=said(dataset, "it was the best"), artifact=said(dataset, "it was the"))
+        both = Comparison(
+            ("source", "artifact"), said(dataset, "it was the best"), said(dataset, "it was the"), checks=()
+        )
+        gate = GateResult(Gate(), (both,))
         return SimpleNamespace(bundle=request.output, bytes=43_200_000, gate=gate)
 
     bench = BenchResult(0.25, 0.1, 0.02, 120.0, 43_200_000, 42.0, (1.0,), None, MACHINE)

@@ -3,13 +3,13 @@
 Knows how each kind of linear of `linear.py` lays its weight out, and reads rows back from exactly those bytes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sottovoce_compiler.lowerings.onnx.graph import Graph
-from sottovoce_compiler.lowerings.onnx.linear import BlockLinear, DynamicInt8Linear, FloatLinear, Linear
+from sottovoce_compiler.lowerings.onnx.linear import BlockLinear, Blocks, DynamicInt8Linear, FloatLinear, Linear
 
 Float = NDArray[np.float32]
 _FLOAT32 = 1
@@ -22,6 +22,7 @@ class TiedEmbedding:
     linear: Linear
     table: Float
     name: str = "embed_tokens"
+    _blocks: dict[BlockLinear, Blocks] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def lookup(self, graph: Graph, tokens: str) -> str:
         """Rows for int64 `tokens` (batch, length) -> (batch, length, width) float32."""
@@ -37,11 +38,19 @@ class TiedEmbedding:
 
     def head(self, graph: Graph, x: str) -> str:
         """Logits of x (..., width) float32 -> (..., vocabulary) float32."""
+        if isinstance(self.linear, BlockLinear):
+            return self.linear.emit_blocks(graph, x, self.name, self._quantized(self.linear), None)
         if not isinstance(self.linear, FloatLinear):
             return self.linear.emit(graph, x, self.name, self.table, None)
         weight = self._float_weight(graph)
         wide = graph.op("Cast", weight, to=_FLOAT32) if self.linear.half else weight
         return graph.op("FusedMatMul", x, wide, domain="com.microsoft", transB=1)
+
+    def _quantized(self, linear: BlockLinear) -> Blocks:
+        """Once for both uses: a vocabulary is large."""
+        if linear not in self._blocks:
+            self._blocks[linear] = linear.quantize(self.table)
+        return self._blocks[linear]
 
     def _float_weight(self, graph: Graph) -> str:
         name = f"{self.name}.table"
@@ -50,7 +59,7 @@ class TiedEmbedding:
         return graph.weight(name, self.table.astype(np.float16) if self.linear == FloatLinear(True) else self.table)
 
     def _lookup_blocks(self, graph: Graph, tokens: str, linear: BlockLinear) -> str:
-        blocks = linear.quantize(self.table)
+        blocks = self._quantized(linear)
         vocabulary, width = self.table.shape
         # The same bytes as the head's, under a second name: the engine keeps no copy of rows nobody asks for.
         packed = graph.weight(f"{self.name}.rows", blocks.packed.reshape(vocabulary, -1))

@@ -15,6 +15,8 @@ from sottovoce_compiler.lowerings.onnx.graph import MICROSOFT, Graph
 
 Float = NDArray[np.float32]
 
+_AT_ONCE = 1 << 18  # values quantized together
+
 
 class Linear(Protocol):
     """Emits y = x W^T + b into a graph."""
@@ -61,6 +63,11 @@ class DynamicInt8Linear:
         return graph.op("DynamicQuantizeMatMul", x, *inputs, domain=MICROSOFT)
 
 
+# Scales to try, as shares of the one that reaches a block's largest value. At 8 bits the second is that of codes from
+# -127 to 127, in which GGUF's Q8_0 is written.
+_SHRINKS = {4: np.linspace(0.8, 1.1, 13, dtype=np.float32), 8: np.array([1, 128 / 127, 129 / 127], np.float32)}
+
+
 @dataclass(frozen=True, slots=True)
 class Blocks:
     """A matrix quantized in blocks along its rows: `packed` (N, K / block, block * bits / 8) uint8, `scales` (N, K /
@@ -75,11 +82,13 @@ class BlockLinear:
     """Weights of 8 or 4 bits with one scale a block; activations int8, one scale a block of each row.
 
     The fastest form for a few rows (the decoder), and rows do not influence each other: a clip decodes to the same text
-    whatever else is in its batch.
+    whatever else is in its batch. `fitted` looks for the best scale at 8 bits too; weights that were 8 bits before, as
+    GGUF has them, are then kept exactly.
     """
 
     bits: int
     block: int
+    fitted: bool = False
 
     def quantize(self, weight: Float) -> Blocks:
         """Symmetric quantization; at 4 bits each block's scale is the one of a few that loses least in mean square.
@@ -90,6 +99,12 @@ class BlockLinear:
         if columns % self.block:
             raise ValueError(f"rows of {columns} values do not divide into blocks of {self.block}")
         blocks = weight.reshape(rows, columns // self.block, self.block)
+        # A few rows at a time: what is worked on stays in the cache, and a large vocabulary in memory.
+        step = max(1, _AT_ONCE // columns)
+        parts = [self._quantize_rows(blocks[start : start + step]) for start in range(0, rows, step)]
+        return Blocks(np.concatenate([part.packed for part in parts]), np.concatenate([part.scales for part in parts]))
+
+    def _quantize_rows(self, blocks: Float) -> Blocks:
         scales = self._scales(blocks)
         zero = 1 << (self.bits - 1)
         codes = np.clip(np.rint(blocks / scales[..., None]) + zero, 0, 2 * zero - 1).astype(np.uint8)
@@ -102,10 +117,10 @@ class BlockLinear:
         extreme = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=-1)[..., None], axis=-1)[..., 0]
         top = 1 << (self.bits - 1)
         base = np.where(np.abs(extreme) < 1e-12, 1e-12, -extreme / top).astype(np.float32)
-        if self.bits == 8:
+        if self.bits == 8 and not self.fitted:
             return base
         best, best_error = base, np.full(base.shape, np.inf, dtype=np.float32)
-        for shrink in np.linspace(0.8, 1.1, 13, dtype=np.float32):
+        for shrink in _SHRINKS[self.bits]:
             scales = base * shrink
             codes = np.clip(np.rint(blocks / scales[..., None]), -top, top - 1)
             error = ((codes * scales[..., None] - blocks) ** 2).sum(axis=-1)
@@ -114,8 +129,11 @@ class BlockLinear:
         return best
 
     def emit(self, graph: Graph, x: str, name: str, weight: Float, bias: Float | None) -> str:
-        blocks = self.quantize(weight)
-        rows, columns = weight.shape
+        return self.emit_blocks(graph, x, name, self.quantize(weight), bias)
+
+    def emit_blocks(self, graph: Graph, x: str, name: str, blocks: Blocks, bias: Float | None) -> str:
+        """As `emit`, of a matrix that was quantized before."""
+        rows, columns = len(blocks.packed), blocks.scales.shape[1] * self.block
         inputs = [graph.weight(name, blocks.packed), graph.weight(f"{name}.scale", blocks.scales)]
         if bias is not None:
             inputs += ["", "", graph.weight(f"{name}.bias", bias)]

@@ -42,16 +42,25 @@ def recipe(precision: str, arch: str, instructions: frozenset[str], unit: int) -
 
 
 def _integer_recipe(bits: int, arch: str, instructions: frozenset[str], unit: int) -> Recipe:
-    saturates = arch == "x86-64" and not instructions & {"avx512_vnni", "avx_vnni"}
-    rows = DynamicInt8Linear(_LEVELS_SAFE_ON_AVX2 if saturates else _LEVELS_FULL)
-    if arch == "aarch64" and "asimddp" not in instructions:
-        # Block kernels need the dot product; without it they unpack to float for every token.
+    rows = row_linear(arch, instructions)
+    if lacks_dot_product(arch, instructions):
         return Recipe(rows, rows, rows, half_tables=True)
     # In blocks of at most 64 a row's result is the same to the bit for any number of rows; in 128 it is not, and one
     # quantization further on that is another text. After the head there is none, and larger blocks are smaller.
     decoder = BlockLinear(bits, block_size(unit, 32 if bits == 4 else 64))
     head = BlockLinear(bits, block_size(unit, 32 if bits == 4 else 128))
     return Recipe(rows, decoder, head, half_tables=True)
+
+
+def row_linear(arch: str, instructions: frozenset[str]) -> DynamicInt8Linear:
+    """int8 with one scale an output channel, in the range that cannot saturate on this CPU."""
+    saturates = arch == "x86-64" and not instructions & {"avx512_vnni", "avx_vnni"}
+    return DynamicInt8Linear(_LEVELS_SAFE_ON_AVX2 if saturates else _LEVELS_FULL)
+
+
+def lacks_dot_product(arch: str, instructions: frozenset[str]) -> bool:
+    """Whether block kernels would unpack to float for every token: they need the dot product."""
+    return arch == "aarch64" and "asimddp" not in instructions
 
 
 def block_size(unit: int, most: int = 128) -> int:

@@ -1,0 +1,1 @@
+"""Chat on the device: messages in, text, tool calls and JSON out."""
