@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint demo bench bench-stream wheels clean
+.PHONY: help setup test lint demo bench bench-stream bench-chat wheels clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ bench: $(VENV)/.bench-ready ## beside other systems: make bench ARGS='--data ...
 
 bench-stream: $(VENV)/.bench-ready ## the same for live audio: make bench-stream ARGS='--data ... --model ...'
 	@$(BIN)/python benchmarks/stream.py $(or $(ARGS),--help)
+
+bench-chat: $(VENV)/.bench-ready ## the same for language models: make bench-chat ARGS='--model SOURCE=BUNDLE'
+	@$(BIN)/python benchmarks/chat.py $(or $(ARGS),--help)
 
 wheels: $(VENV)/.tests-ready ## both wheels, in dist/
 	@rm -rf build runtime/build

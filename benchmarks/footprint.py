@@ -79,14 +79,14 @@ def run(job: Job) -> Footprint:
     system = create(job.system, job.artifacts, job.threads)
     imported = time.perf_counter()
     forget_peak()
-    before_kb = _status_kb("VmRSS")
+    before_kb = status_kb("VmRSS")
     loading = time.perf_counter()
     system.load()
     loaded = time.perf_counter()
-    loaded_kb = _status_kb("VmRSS")
+    loaded_kb = status_kb("VmRSS")
     system.transcribe(samples, "en")
     ended = time.perf_counter()
-    peak_kb = _status_kb("VmHWM")
+    peak_kb = status_kb("VmHWM")
     memory = [(kb - before_kb) * 1024 / 1e6 for kb in (loaded_kb, peak_kb)]
     return Footprint(imported - began, loaded - loading, ended - loaded, *memory)
 
@@ -99,7 +99,8 @@ def forget_peak() -> None:
         return
 
 
-def _status_kb(field: str) -> int:
+def status_kb(field: str) -> int:
+    """Kilobytes of this process, by the name that /proc/self/status has for it."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1])

@@ -23,8 +23,8 @@ class Goal:
     margin: float
 
 
-def heading(title: str, result: Json) -> list[str]:
-    """How every page of results begins: on what it was measured, with which command, on which speech."""
+def ground(title: str, result: Json) -> list[str]:
+    """How every page of results begins: on what it was measured, and with which command."""
     machine = result["machine"]
     return [
         f"# {title}, side by side",
@@ -35,8 +35,13 @@ def heading(title: str, result: Json) -> list[str]:
         "",
         f"    {result['command']}",
         "",
-        "Speech: " + ", ".join(f"{key} {value}" for key, value in result["data"].items()) + ".",
     ]
+
+
+def heading(title: str, result: Json) -> list[str]:
+    """The same for speech: also on which recordings."""
+    speech = ", ".join(f"{key} {value}" for key, value in result["data"].items())
+    return [*ground(title, result), f"Speech: {speech}."]
 
 
 def render(result: Json) -> str:

@@ -40,7 +40,7 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def random_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random multilingual Whisper in fp32, two layers of 64 values, without voice activity: needs no network."""
     folder = tmp_path_factory.mktemp("random")
-    with patch("sottovoce_compiler.pipeline.fetch_component", return_value=folder):
+    with patch("sottovoce_compiler.speech_pipeline.fetch_component", return_value=folder):
         fields, files = _draft(random_checkpoint(), "fp32", folder / "random.svb")
     del files["vad.onnx"]
     return write_bundle(folder / "random.svb", fields, files)

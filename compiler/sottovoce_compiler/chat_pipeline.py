@@ -5,14 +5,18 @@ held.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
+from sottovoce.errors import InputError
 from sottovoce_compiler.families import language_model
 from sottovoce_compiler.families.causal import CausalModel, Float
+from sottovoce_compiler.lowerings.gguf.precision import GGUF_PRECISIONS
 from sottovoce_compiler.lowerings.lowered import Lowered
 from sottovoce_compiler.pack import canonical_json, write_bundle
+from sottovoce_compiler.report.calibration import UNSEARCHED, calibrate
 from sottovoce_compiler.report.chat_card import ChatCard
 from sottovoce_compiler.report.chat_gate import ChatVerdict, chat_gate_from
 from sottovoce_compiler.report.chat_golden import chat_golden_files
@@ -22,6 +26,7 @@ from sottovoce_compiler.request import Compiled, Progress, Request, common_field
 from sottovoce_compiler.sources.checkpoint import Checkpoint
 from sottovoce_compiler.staging import workspace
 from sottovoce_compiler.tokens import ChatTokens, chat_tokens
+from sottovoce_targets import PRECISIONS, Target
 
 TEMPLATE = "chat_template.jinja"
 
@@ -43,12 +48,17 @@ class Lower(Protocol):
 
 def compile_chat(request: Request, checkpoint: Checkpoint, output: Path, progress: Progress) -> Compiled:
     """Compile one resolved model to `output`. Raises UnsupportedModelError, GateError, or what packing raises."""
+    if request.timings:
+        raise InputError("timings are recorded for speech only; `sottovoce bench` measures a language model's bundle")
     model = language_model(checkpoint)
+    form, precision = chat_format(request)
     gate = chat_gate_from({**request.target.chat.gate, **request.limits})
     texts = read_texts(request.eval) if request.eval else builtin_text()
     tokens = chat_tokens(checkpoint, model.spec)
     with workspace(output) as work:
-        lowered, precision = lower(request, model, checkpoint, work, lambda done: progress("lower", done))
+        lowered, calibration = lower(
+            request, form, precision, model, checkpoint, work, lambda done: progress("lower", done)
+        )
         fields = manifest_fields(request, checkpoint, precision, tokens, lowered, model.spec.family)
         files = dict(lowered.files)
         if checkpoint.chat_template is not None:
@@ -62,35 +72,51 @@ def compile_chat(request: Request, checkpoint: Checkpoint, output: Path, progres
         verdict.require()
         progress("seal", 0)
         files |= chat_golden_files(draft)
-        report = report_of(texts, card, verdict, lowered)
+        report = report_of(texts, card, verdict, lowered) | {"calibration": calibration}
         write_bundle(output, fields, {**files, "report.json": canonical_json(report)})
     return Compiled.at(output, report, verdict)
 
 
-def lower(
-    request: Request, model: CausalModel, checkpoint: Checkpoint, work: Path, progress: Callable[[float], None]
-) -> tuple[Lowered, str]:
-    """The model in the format and precision that were asked for, or the target's; and that precision."""
+def chat_format(request: Request) -> tuple[str, str]:
+    """Format and precision: what was asked for, or the target's. InputError where the one does not have the other."""
     chat = request.target.chat
     form, precision = request.format or chat.format, request.precision or chat.precision
+    known = {"gguf": (*PRECISIONS, *GGUF_PRECISIONS), "onnx": PRECISIONS}
+    if form not in known:
+        raise InputError(f"format {form!r} is not one of {', '.join(known)}")
+    if precision not in known[form]:
+        raise InputError(f"precision {precision!r} is not one of the format {form}, which has {', '.join(known[form])}")
+    return form, precision
+
+
+def lower(
+    request: Request,
+    form: str,
+    precision: str,
+    model: CausalModel,
+    checkpoint: Checkpoint,
+    work: Path,
+    progress: Callable[[float], None],
+) -> tuple[Lowered, Mapping[str, Any] | None]:
+    """The lowered model, and what told which of its weights matter most, where the precision asks."""
     progress(0)
-    importance = None
-    if request.calibration is not None:
-        from sottovoce_compiler.report.calibration import importance_of
+    calibration = None
+    if request.calibrate and precision not in UNSEARCHED:
+        calibration = calibrate(checkpoint, model, request.calibration)
+    importance = None if calibration is None else calibration.importance
+    context = request.target.chat.context
+    lowered = _lowering(form, request.target)(model, checkpoint, precision, context, work, importance, progress)
+    return lowered, None if calibration is None else dict(calibration.data)
 
-        importance = importance_of(checkpoint, model, request.calibration)
-    lowered = _lowering(form)(model, checkpoint, precision, chat.context, work, importance, progress)
-    return lowered, precision
 
-
-def _lowering(form: str) -> Lower:
+def _lowering(form: str, target: Target) -> Lower:
     if form == "gguf":
         from sottovoce_compiler.lowerings.gguf.lowering import lower_gguf
 
         return lower_gguf
     from sottovoce_compiler.lowerings.onnx.causal_lowering import lower_onnx
 
-    return lower_onnx
+    return partial(lower_onnx, arch=target.arch, instructions=target.instructions)
 
 
 def manifest_fields(

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sottovoce_compiler.sources.checkpoint import SourceError
-from sottovoce_compiler.sources.files import sha256_of
+from sottovoce_compiler.sources.files import cache_root, sha256_of
 from sottovoce_compiler.sources.pip_download import download
-from sottovoce_compiler.sources.pypi import cache_root
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,11 @@ Every stage has a name (`STAGES`), which progress bars and logs use. What is don
 and `chat_pipeline`, each read from top to bottom.
 """
 
+from sottovoce_compiler.adapter import with_adapter
 from sottovoce_compiler.families import family_of
 from sottovoce_compiler.request import Compiled, Progress, Request
 from sottovoce_compiler.sources import resolve
+from sottovoce_compiler.sources.peft import open_adapter
 from sottovoce_compiler.staging import check_destination
 
 
@@ -15,6 +17,8 @@ def compile_model(request: Request, progress: Progress = lambda stage, done: Non
     output = check_destination(request.output)
     progress("resolve", 0)
     checkpoint = resolve(request.source)
+    if request.adapter is not None:
+        checkpoint = with_adapter(checkpoint, open_adapter(request.adapter))
     if family_of(checkpoint.config, checkpoint.name) == "whisper":
         from sottovoce_compiler.speech_pipeline import compile_speech
 

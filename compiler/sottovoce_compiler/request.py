@@ -33,7 +33,9 @@ class Request:
     precision: str | None = None
     format: str | None = None
     eval: Path | None = None
-    calibration: TextSet | None = None  # what an importance matrix is made from; None for none
+    adapter: Path | None = None  # a LoRA adapter, PEFT's folder, that is merged into the weights
+    calibrate: bool = True  # weigh columns by how strongly they are driven, where a precision searches
+    calibration: TextSet | None = None  # on this text; None: on random tokens
     timings: bool = False  # record how fast it is here, which no two compiles measure alike
 
 

@@ -42,6 +42,7 @@ _OLDEST_ENGINE, _NEXT_ENGINE = "1.22", "2"
 
 def compile_speech(request: Request, checkpoint: Checkpoint, output: Path, progress: Progress) -> Compiled:
     """Compile one resolved model to `output`. Raises UnsupportedModelError, GateError, or what packing raises."""
+    _check_request(request)
     spec = whisper_spec(checkpoint)
     check_tensors(checkpoint, spec)
     dataset = read_manifest(request.eval) if request.eval else builtin_set()
@@ -71,6 +72,16 @@ def compile_speech(request: Request, checkpoint: Checkpoint, output: Path, progr
         report = report_of(dataset, gate, drift, whisper_cost(spec, chosen, files)) | stream
         write_bundle(output, fields, {**files, "report.json": canonical_json(report)})
     return Compiled.at(output, report, gate)
+
+
+def _check_request(request: Request) -> None:
+    """InputError for what only language models are asked, before anything slow is done."""
+    if request.format is not None:
+        raise InputError(f"format {request.format!r} is for language models; speech is lowered to the target's alone")
+    if request.calibration is not None:
+        raise InputError("calibration text is for language models; speech is rounded without any")
+    speech_precision(request)
+    gate_from({**request.target.gate, **request.limits})
 
 
 def speech_precision(request: Request) -> str:

@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 # Tokens of the prompt whose first answer is timed, that are generated, and of the long prompt.
 SHORT, GENERATED, LONG = 64, 64, 512
 TEXT = """\
-The ferry leaves at seven, and by half past six the square below the harbour office is full of crates. There is bread for
-the island's only shop, two bicycles, a box of seed potatoes, and a piano that nobody has come to claim. Marta, who has
-sold tickets here for thirty years, counts the passengers twice and writes the number on the back of her hand. When the
-wind is from the north she shakes her head, and those who know her go home again without asking. Today it blows from the
-west, so she nods, and the gangway comes down. On board the engineer is reading the pressure from three dials, of which
-one has been wrong since the spring; he knows by how much. The crossing takes fifty minutes when the tide helps, and a
-little over an hour when it does not. Halfway across the children are allowed to ring the bell, once each, in the order of
-their ages. By then the mainland is a grey line, the coffee is finished, and somebody has begun to play the piano after all.
+The ferry leaves at seven, and by half past six the square below the harbour office is full of crates. There is
+bread for the island's only shop, two bicycles, a box of seed potatoes, and a piano that nobody has come to
+claim. Marta, who has sold tickets here for thirty years, counts the passengers twice and writes the number on
+the back of her hand. When the wind is from the north she shakes her head, and those who know her go home again
+without asking. Today it blows from the west, so she nods, and the gangway comes down. On board the engineer is
+reading the pressure from three dials, of which one has been wrong since the spring; he knows by how much. The
+crossing takes fifty minutes when the tide helps, and a little over an hour when it does not. Halfway across the
+children are allowed to ring the bell, once each, in the order of their ages. By then the mainland is a grey
+line, the coffee is finished, and somebody has begun to play the piano after all.
 """
 
 
@@ -87,8 +88,9 @@ def _load_engine(path: str) -> None:
 
         library.load_library()
     else:
-        import onnxruntime
         import tokenizers  # noqa: F401
+
+        import sottovoce.engines.onnxruntime_chat  # noqa: F401
 
 
 def _tokens(ready: "LoadedChat", count: int) -> tuple[int, ...]:

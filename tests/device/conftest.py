@@ -31,13 +31,13 @@ def runtime_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_device(runtime_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> MakeDevice:
     """Makes an environment with the wheel; requirements given are exact versions in place of the pinned ones."""
 
-    def make(*requirements: str) -> Device:
+    def make(*requirements: str, extra: str = "") -> Device:
         folder = tmp_path_factory.mktemp("device")
         environment = folder / "environment"
         venv.create(environment, with_pip=False, symlinks=True)
         pins = [] if requirements else ["--constraint", str(ROOT / "constraints.txt")]
         python = str(environment / "bin" / "python")
-        pip("--python", python, "install", "--only-binary=:all:", *pins, str(runtime_wheel), *requirements)
+        pip("--python", python, "install", "--only-binary=:all:", *pins, f"{runtime_wheel}{extra}", *requirements)
         work = folder / "work"
         work.mkdir()
         return Device(environment, work)
@@ -55,6 +55,12 @@ def device(make_device: MakeDevice) -> Device:
 def oldest_device(make_device: MakeDevice) -> Device:
     """With the oldest versions that runtime/pyproject.toml allows."""
     return make_device(*OLDEST)
+
+
+@pytest.fixture(scope="session")
+def chat_device(make_device: MakeDevice) -> Device:
+    """With what chatting needs where nobody wants to compile."""
+    return make_device(extra="[chat-wheel]")
 
 
 def pip(*arguments: str) -> None:

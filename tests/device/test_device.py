@@ -112,7 +112,7 @@ def test_a_format_that_needs_the_extra_names_it(device: Device, tiny_bundle: Pat
     assert "pip install 'sottovoce[audio]'" in done.stderr and len(done.stderr.splitlines()) <= 2
 
 
-@pytest.mark.parametrize("command", ["compile", "evaluate", "targets", "demo"])
+@pytest.mark.parametrize("command", ["compile", "adapter", "evaluate", "targets", "demo"])
 def test_a_command_of_the_host_says_what_to_install(device: Device, command: str) -> None:
     done = device.run("sottovoce", command, "whatever")
     assert (done.returncode, done.stdout) == (2, "")

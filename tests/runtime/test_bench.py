@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from chat_bundle_case import make_chat_bundle
 from llama_case import needs_llama
 from tests.runtime.wave_case import tone, wave
 from tiny_gguf import tiny_gguf
@@ -51,7 +52,8 @@ class SlowTranscriber:
 @pytest.fixture
 def bundle(monkeypatch: pytest.MonkeyPatch) -> None:
     """A speech bundle that consists of its golden recording."""
-    import sottovoce.chat.loading  # noqa: F401  # which the real `sottovoce.bundle` is for
+    import sottovoce.chat.loading  # which the real `sottovoce.bundle` is for
+
     opened = SimpleNamespace(size=1234, read=lambda name: {"golden/case-0.wav": wave(tone(2.0, 16_000))}[name])
     opened.manifest = SimpleNamespace(task="transcribe")
     monkeypatch.setitem(sys.modules, "sottovoce.bundle", SimpleNamespace(open_bundle=lambda path: opened))
@@ -156,6 +158,13 @@ class TestChat:
         assert main(["bench", str(model), "--runs", "1", "--threads", "1", "--json"]) == 0
         data = json.loads(capsys.readouterr().out)
         assert set(KEYS) <= set(data) and data["rtf"] is None and data["tokens_per_s"] > 0
+
+
+def test_a_chat_bundle_for_onnxruntime_is_measured_the_same_way(tmp_path: Path) -> None:
+    path = make_chat_bundle(tmp_path / "nano.svb")
+    result = measure(path, runs=1, threads=1)
+    assert result.rtf is None and result.tokens_per_s and (result.engine or "").startswith("onnxruntime ")
+    assert result.bytes == path.stat().st_size
 
 
 def test_the_table_of_a_chat_has_tokens_a_second_and_no_real_time(

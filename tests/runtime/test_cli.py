@@ -196,5 +196,5 @@ class TestHostCommands:
 def test_a_public_name_is_loaded_when_first_used_and_others_are_attribute_errors() -> None:
     assert sottovoce.AudioError.__module__ == "sottovoce.errors"
     assert {"Transcriber", "Segment", "__version__"} <= set(dir(sottovoce))
-    with pytest.raises(AttributeError, match="Chat"):
-        _ = sottovoce.Chat
+    with pytest.raises(AttributeError, match="Chatter"):
+        _ = sottovoce.Chatter

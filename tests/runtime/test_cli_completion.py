@@ -51,6 +51,7 @@ class TestBash:
     def test_options_of_the_command(self) -> None:
         assert complete("sottovoce", "transcribe", "--be") == ["--beam-size"]
         assert complete("sottovoce", "verify", "--be") == []
+        assert complete("sottovoce", "chat", "--s") == ["--system", "--schema", "--session", "--seed", "--stop"]
 
     def test_the_values_that_an_option_may_have(self) -> None:
         assert complete("sottovoce", "transcribe", "b.svb", "--format", "") == [

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bundle_case import manifest_fields
+from chat_bundle_case import make_chat_bundle
 from llama_case import needs_llama
 from tiny_gguf import CHATML, tiny_gguf
 
@@ -176,6 +177,16 @@ def test_a_template_that_asks_for_the_date_is_told_the_same_day_always(tmp_path:
 def test_a_damaged_case_is_a_failure_and_no_crash(model: Path, tmp_path: Path) -> None:
     (failure,) = verify(bundle(tmp_path, model, {"golden/case-0.json": [1]}), threads=1).failures
     assert "golden/case-0.json" in failure
+
+
+def test_a_bundle_for_onnxruntime_is_verified_in_the_same_way(tmp_path: Path) -> None:
+    loaded = LoadedChat.open(make_chat_bundle(tmp_path / "draft.svb"), 1, None)
+    prompt, tokens = (5, 6, 7), (8, 9)
+    logprobs = score(loaded, prompt, tokens)[0]
+    good = ChatCase(prompt, "", tokens, tuple(map(float, logprobs)))
+    found = check_case(loaded, good), check_case(loaded, replace(good, logprobs=(-50.0, -50.0)))
+    loaded.engine.close()
+    assert all("likeliest" in one for one in found[0]) and "log probabilities differ" in found[1][0]
 
 
 def test_a_plain_gguf_file_has_nothing_to_be_verified_by(model: Path, capsys: pytest.CaptureFixture[str]) -> None:

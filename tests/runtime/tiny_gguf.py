@@ -5,6 +5,7 @@ byte-level BPE: the 256 bytes, some merges of English, and the special tokens of
 nonsense for the same `seed`.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import gguf
@@ -56,17 +57,29 @@ def tiny_gguf(
     return _write(writer, path)
 
 
-def tiny_lora(path: Path, seed: int = 0, *, rank: int = 4, arch: str = "llama", width: int = WIDTH) -> Path:
-    """Write a LoRA adapter for q and down of every layer to `path`; another `arch` or `width` fits no tiny model."""
+def tiny_lora(
+    path: Path,
+    seed: int = 0,
+    *,
+    rank: int = 4,
+    arch: str = "llama",
+    width: int = WIDTH,
+    pin: Sequence[str] = (),
+    spread: float = 0.3,
+) -> Path:
+    """Write a LoRA adapter for q and down of every layer to `path`; another `arch` or `width` fits no tiny model. `pin`
+    has the SHA-256 of its base's weights, `spread` is how far its values lie."""
     random = np.random.default_rng(seed)
     writer = gguf.GGUFWriter(path, arch)
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, float(2 * rank))
+    if pin:
+        writer.add_array("sottovoce.base.sha256", list(pin))
     for layer in range(LAYERS):
         for name, rows, columns in (("attn_q", HEADS * HEAD_WIDTH, width), ("ffn_down", WIDTH, FFN)):
             for half, shape in (("lora_a", (rank, columns)), ("lora_b", (rows, rank))):
-                values = random.normal(0, 0.3, shape).astype(np.float32)
+                values = random.normal(0, spread, shape).astype(np.float32)
                 writer.add_tensor(f"blk.{layer}.{name}.weight.{half}", values)
     return _write(writer, path)
 

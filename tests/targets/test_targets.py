@@ -4,7 +4,7 @@ import pytest
 
 from sottovoce.errors import InputError
 from sottovoce.streaming.options import SETTINGS, StreamOptions
-from sottovoce_targets import list_targets, load_target, parse_target
+from sottovoce_targets import CHAT_GATE_LIMITS, Chat, list_targets, load_target, parse_target
 
 GOOD = """
 description = "A machine"
@@ -22,6 +22,11 @@ threads = 4
 max_wer_increase = 0.02
 [stream]
 step = 1
+[chat]
+precision = "int8"
+context = 2048
+[chat.gate]
+max_kl = 0.3
 """
 
 
@@ -62,6 +67,21 @@ def test_a_target_can_have_limits_and_settings_of_its_own() -> None:
     assert (dict(target.gate), dict(target.stream)) == ({"max_wer_increase": 0.02}, {"step": 1.0})
 
 
+def test_how_language_models_run_there_is_stated_or_has_defaults() -> None:
+    chat = parse_target("mine", GOOD).chat
+    assert (chat.engine, chat.format, chat.precision, chat.context) == ("llama.cpp", "gguf", "int8", 2048)
+    assert dict(chat.gate) == {"max_kl": 0.3}
+    assert parse_target("mine", GOOD.partition("[chat]")[0]).chat == Chat()
+    assert parse_target("mine", GOOD).to_json()["chat"]["gate"] == {"max_kl": 0.3}
+
+
+@pytest.mark.parametrize("name", list_targets())
+def test_every_target_says_how_language_models_run_there(name: str) -> None:
+    chat = load_target(name).chat
+    assert (chat.engine, chat.format) in (("llama.cpp", "gguf"), ("onnxruntime", "onnx"))
+    assert set(chat.gate) == set(CHAT_GATE_LIMITS) and 1024 <= chat.context <= 32_768
+
+
 def test_streaming_settings_are_stated_where_they_were_measured_and_nowhere_else() -> None:
     """The runtime's defaults were chosen on a Linux PC: whoever changes them there changes them here."""
     defaults = {name: getattr(StreamOptions(), name) for name in SETTINGS}
@@ -92,6 +112,13 @@ def test_streaming_settings_are_stated_where_they_were_measured_and_nowhere_else
         ("step = 1", 'language = "de"', "stream: no stream setting 'language'"),
         ("step = 1", "step = 0.01", "stream: step = 0.01; 0.05 to 10 is possible"),
         ("step = 1", "window = nan", "stream: window = nan"),
+        ("context = 2048", "context = 0", "context is 0"),
+        ("context = 2048", "contest = 2048", "unknown key of chat 'contest'"),
+        ('precision = "int8"\ncontext', 'precision = "q4_k_m"\ncontext', "precision is 'q4_k_m'"),
+        ("context = 2048", 'format = "coreml"', "format is 'coreml'"),
+        ("context = 2048", 'engine = ""', "engine is ''"),
+        ("max_kl = 0.3", "max_wer_increase = 0.3", "unknown gate limit 'max_wer_increase'; known are max_kl"),
+        ("max_kl = 0.3", "max_kl = true", "gate limit max_kl is True"),
     ],
 )
 def test_a_fault_in_a_target_is_named(before: str, after: str, names: str) -> None:

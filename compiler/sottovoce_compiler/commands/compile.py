@@ -21,6 +21,7 @@ EXAMPLE = """\
   sottovoce compile openai/whisper-small --target linux-x86-64 -o small.svb --eval mine.jsonl
   sottovoce compile ./my-finetune --target android-arm64 -o mine.svb --precision int4 --max-wer-increase 0.02
   sottovoce compile smollm2-135m-instruct --target raspberry-pi-5 -o smollm2.svb
+  sottovoce compile smollm2-135m-instruct --adapter ./my-lora --target raspberry-pi-5 -o mine.svb
   sottovoce compile model.gguf --target linux-x86-64 -o model.svb --precision q5_k_m --calibration notes.txt"""
 
 # Limits that the command line may set, for each task: option's value, what it bounds.
@@ -53,6 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the weights (default: the target's); for GGUF int8 is q8_0 and int4 is q4_k_m",
     )
     parser.add_argument(
+        "--adapter", metavar="DIR", help="a LoRA adapter as PEFT saves it, merged into the weights before anything else"
+    )
+    parser.add_argument(
         "--eval",
         metavar="FILE",
         help="what to measure on: for speech a manifest of recordings (.jsonl), for language models text (.txt, or "
@@ -63,7 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format", choices=FORMATS, help="what runs it: llama.cpp or ONNX Runtime (default: the target's)"
     )
     chat.add_argument(
-        "--calibration", metavar="FILE", help="text that tells which weights matter most when they are rounded"
+        "--calibration",
+        metavar="FILE|none",
+        help="text that tells which weights matter most when they are rounded (default: random tokens, nearly as good)",
     )
     gate = parser.add_argument_group("the gate", "What may be lost; the default of each is the target's.")
     for limit, meaning in _LIMITS.items():
@@ -89,7 +95,9 @@ def run(args: argparse.Namespace) -> int:
         precision=args.precision,
         format=args.format,
         eval=Path(args.eval) if args.eval else None,
-        calibration=read_texts(args.calibration) if args.calibration else None,
+        adapter=Path(args.adapter) if args.adapter else None,
+        calibrate=args.calibration != "none",
+        calibration=read_texts(args.calibration) if args.calibration not in (None, "none") else None,
         timings=args.timings,
     )
     try:

@@ -134,6 +134,7 @@ def _shown(segments: Iterable[Segment], out: TextIO) -> Iterator[str]:
 
 def _table(outcome: Outcome) -> Table:
     bench, gate = outcome.bench, outcome.gate
+    assert bench.rtf is not None, "speech has one"
     rows = [
         ("bundle", f"{outcome.compiled.bytes / 1e6:.1f} MB"),
         ("load", f"{bench.load_s * 1000:.0f} ms"),

@@ -20,9 +20,8 @@ from typing import Any
 from sottovoce_compiler.report.dataset import Clip, Dataset
 from sottovoce_compiler.report.sounds import SAMPLE_RATE, make_sound
 from sottovoce_compiler.sources.checkpoint import SourceError
-from sottovoce_compiler.sources.files import sha256_of
+from sottovoce_compiler.sources.files import cache_root, sha256_of
 from sottovoce_compiler.sources.pip_download import download
-from sottovoce_compiler.sources.pypi import cache_root
 
 LANGUAGE = "en"  # of every spoken clip
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Float = NDArray[np.float32]
 
+_SAID_HERE = ("model_type", "architectures", "dtype", "torch_dtype")  # keys of a config that are not the model's shape
+
 
 class CausalSource:
     """A language model in transformers, float32 on the CPU; cheap to make, `load` reads the weights."""
@@ -44,27 +46,35 @@ class CausalSource:
 
 def _load(checkpoint: Checkpoint) -> Any:
     import transformers
+    from huggingface_hub.errors import StrictDataclassError
 
     library: Any = transformers  # not typed
-    values = {key: value for key, value in checkpoint.config.items() if key not in ("model_type", "architectures")}
+    values = {key: value for key, value in checkpoint.config.items() if key not in _SAID_HERE}
     try:
         config = library.AutoConfig.for_model(str(checkpoint.config["model_type"]), **values, dtype="float32")
         kind = library.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    except (KeyError, ValueError, TypeError) as error:
-        raise SourceError(f"{checkpoint.name}: transformers cannot make the source's model ({error})") from None
+    except (KeyError, ValueError, TypeError, StrictDataclassError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise SourceError(f"{checkpoint.name}: transformers cannot make the source's model ({why})") from None
     before, bars = library.logging.get_verbosity(), library.utils.logging.is_progress_bar_enabled()
     library.logging.set_verbosity_error()
     library.utils.logging.disable_progress_bar()
     try:
         # Beside the weights this makes what no file holds (the rotation's frequencies), which `meta` would leave empty.
+        # What is misshapen is then in the report, and refused below.
         model, report = kind.from_pretrained(
-            None, config=config, state_dict=_state(checkpoint), dtype="float32", output_loading_info=True
+            None,
+            config=config,
+            state_dict=_state(checkpoint),
+            dtype="float32",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
         )
     finally:
         library.logging.set_verbosity(before)
         if bars:
             library.utils.logging.enable_progress_bar()
-    missing = sorted(set(report["missing_keys"]) - {"lm_head.weight"} - _tied(config, report))
+    missing = sorted(set(report["missing_keys"]) - _tied(config))
     if missing or report["mismatched_keys"]:
         found = missing[0] if missing else str(sorted(report["mismatched_keys"])[0])
         raise SourceError(f"{checkpoint.name}: tensor {found} is missing or of another shape; fetch the model again")
@@ -80,6 +90,6 @@ def _state(checkpoint: Checkpoint) -> "dict[str, torch.Tensor]":
     }
 
 
-def _tied(config: Any, report: Any) -> set[str]:
+def _tied(config: Any) -> set[str]:
     """A head that is the embedding has no tensor of its own."""
     return {"lm_head.weight"} if config.tie_word_embeddings else set()

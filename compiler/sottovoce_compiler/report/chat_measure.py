@@ -4,11 +4,13 @@ Knows the runtime's chat and the source; what is held against what is decided in
 """
 
 import json
+import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from sottovoce.chat.chat import Chat
 from sottovoce.chat.loading import LoadedChat
@@ -17,10 +19,13 @@ from sottovoce.errors import IncompleteOutputError, InputError
 from sottovoce_compiler.report.causal_source import CausalSource
 from sottovoce_compiler.report.chat_card import ChatCard, Sameness, Validity
 from sottovoce_compiler.report.conversations import CONVERSATIONS, source_rendering
-from sottovoce_compiler.report.language import Float, compare
+from sottovoce_compiler.report.language import Float, LanguageScores, compare
 from sottovoce_compiler.report.texts import PROBE_TEXTS, TextSet
 from sottovoce_compiler.sources.checkpoint import Checkpoint
 
+# llama.cpp's threads wait for each other by spinning: on as many as there are cores, whatever else runs makes it slow
+# several times over. Not how busy it is decides, since answers round otherwise with another number of threads.
+THREADS = max(1, min(4, (os.cpu_count() or 1) // 2))
 MAX_ANSWER = 120  # tokens; every schema of builtin_chat.toml has a shorter answer
 Progress = Callable[[float], None]
 
@@ -29,19 +34,28 @@ def measure_chat(
     checkpoint: Checkpoint, artifact: Path, texts: TextSet, progress: Progress = lambda done: None
 ) -> ChatCard:
     """Everything that a report says of the bundle (or GGUF file) at `artifact`; `progress` from 0 to 1."""
-    with Chat(artifact) as chat:
+    with Chat(artifact, threads=THREADS) as chat:
         chat.load()
         ready = chat._ready
         tokenizer = source_tokenizer(checkpoint)
-        passages = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts.passages]
-        bos = ready.engine.vocabulary.bos if ready.engine.vocabulary.adds_bos else None
-        source = CausalSource(checkpoint)
-        scores = compare(source.logits, artifact_logits(ready), passages, bos, lambda done: progress(0.8 * done))
+        scores = compared(checkpoint, tokenizer, ready, texts, lambda done: progress(0.8 * done))
         same = _tokenized_alike(ready, tokenizer, [*texts.passages, *PROBE_TEXTS])
         template = _rendered_alike(ready, checkpoint) if ready.template is not None else None
         answers = _answers(chat, progress) if ready.template is not None else (None, None, None)
         engine = ready.engine.name
     return ChatCard(checkpoint.name, texts.name, texts.sha256, engine, scores, same, template, *answers)
+
+
+def compared(
+    checkpoint: Checkpoint, tokenizer: Any, ready: LoadedChat, texts: TextSet, progress: Progress
+) -> LanguageScores | None:
+    """The artifact's distribution against its source's on the source's tokens of `texts`."""
+    passages = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts.passages]
+    engine = ready.engine
+    bos = engine.vocabulary.bos if engine.vocabulary.adds_bos else None
+    return compare(
+        CausalSource(checkpoint).logits, artifact_logits(ready), passages, bos, progress, context=engine.context
+    )
 
 
 def artifact_logits(ready: LoadedChat) -> Callable[[Sequence[int]], Float]:
@@ -63,11 +77,14 @@ def source_tokenizer(checkpoint: Checkpoint) -> Any:
     return Tokenizer.from_file(str(checkpoint.tokenizer_file))
 
 
+def artifact_tokens(ready: LoadedChat, text: str) -> list[int]:
+    """The artifact's tokens of `text`, without the one that text begins with."""
+    return ready.engine.vocabulary.encode(normalize("NFC", text) if ready.composes else text, special=True)
+
+
 def _tokenized_alike(ready: LoadedChat, tokenizer: Any, texts: Sequence[str]) -> Sameness:
     different = [
-        text
-        for text in texts
-        if ready.engine.vocabulary.encode(text, special=True) != tokenizer.encode(text, add_special_tokens=False).ids
+        text for text in texts if artifact_tokens(ready, text) != tokenizer.encode(text, add_special_tokens=False).ids
     ]
     return Sameness(len(texts), len(texts) - len(different), repr(different[0][:60]) if different else "")
 
@@ -119,7 +136,11 @@ def _answers_schema(chat: Chat, ask: str, schema: Mapping[str, Any]) -> bool:
             [{"role": "user", "content": ask}], response_format=form, temperature=0, max_tokens=MAX_ANSWER
         )
         value = json.loads(found.text)
-    except (IncompleteOutputError, ValueError):
+    except (
+        IncompleteOutputError,
+        InputError,
+        json.JSONDecodeError,
+    ):  # cut off, or refused: by the template, or for want of room
         return False
     return _fits(value, schema)
 
@@ -134,7 +155,7 @@ def _calls(chat: Chat, ask: str, functions: Sequence[Mapping[str, Any]], choice:
             temperature=0,
             max_tokens=MAX_ANSWER,
         )
-    except IncompleteOutputError:
+    except (IncompleteOutputError, InputError):  # cut off, or refused: by the template, or for want of room
         return False
     schemas = {tool["function"]["name"]: tool["function"]["parameters"] for tool in functions}
     return bool(found.tool_calls) and all(

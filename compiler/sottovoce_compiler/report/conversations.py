@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sottovoce.chat.messages import read_messages
+from sottovoce_compiler.lowerings.gguf.tokenizer_file import special_text
 from sottovoce_compiler.sources.checkpoint import Checkpoint
 
 _TOOL = {
@@ -77,7 +78,7 @@ def source_rendering(checkpoint: Checkpoint) -> Callable[[Conversation], str | N
 
     library: Any = transformers
     names = ("bos_token", "eos_token", "unk_token", "pad_token")
-    special = {name: text for name in names if (text := _text(checkpoint.tokenizer_config.get(name))) is not None}
+    special = {name: text for name in names if (text := special_text(checkpoint, name)) is not None}
     tokenizer = library.PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_file(str(checkpoint.tokenizer_file)),
         chat_template=checkpoint.chat_template,
@@ -99,8 +100,3 @@ def source_rendering(checkpoint: Checkpoint) -> Callable[[Conversation], str | N
             return None
 
     return render
-
-
-def _text(value: object) -> str | None:
-    value = value.get("content") if isinstance(value, Mapping) else value
-    return value if isinstance(value, str) else None

@@ -22,7 +22,7 @@ from sottovoce_compiler.report.dataset import Dataset
 from sottovoce_compiler.report.reference import SourceModel
 from sottovoce_compiler.report.source import load_samples
 from sottovoce_compiler.sources.checkpoint import Checkpoint
-from sottovoce_compiler.sources.pypi import cache_root
+from sottovoce_compiler.sources.files import cache_root
 
 _FRAME = 320  # samples
 _CLIPS = 4  # the longest of one window: enough tokens for a mean, little enough time

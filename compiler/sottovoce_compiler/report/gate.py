@@ -232,7 +232,7 @@ def gate_from(limits: Mapping[str, float]) -> Gate:
     """The gate with these limits, as a target's [gate] has them, and defaults for the others."""
     known = [field.name for field in dataclasses.fields(Gate)]
     if unknown := sorted(set(limits) - set(known)):
-        raise InputError(f"unknown gate limit {unknown[0]!r}; known are {', '.join(known)}")
+        raise InputError(f"gate limit {unknown[0]!r} is not for speech; those are {', '.join(known)}")
     return Gate(**limits)
 
 

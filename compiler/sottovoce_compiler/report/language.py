@@ -63,11 +63,13 @@ def compare(
     passages: Sequence[Sequence[int]],
     bos: int | None,
     progress: Callable[[float], None] = lambda done: None,
+    context: int = WINDOW,
 ) -> LanguageScores | None:
     """Both models on the tokens of each passage, without their beginning-of-text token `bos`, which is put before every
-    window where there is one. None where the text is too short to score anything.
+    window where there is one. Windows are of WINDOW tokens, or of `context` where a model has room for fewer. None
+    where the text is too short to score anything.
     """
-    windows = list(_windows(passages, bos))
+    windows = list(_windows(passages, bos, min(WINDOW, context)))
     sums = _Sums()
     for index, window in enumerate(windows):
         _score(source(window), artifact(window), window, sums)
@@ -76,8 +78,8 @@ def compare(
         return None
     return LanguageScores(
         len(sums.kl),
-        math.exp(-math.fsum(sums.source) / len(sums.source)),
-        math.exp(-math.fsum(sums.artifact) / len(sums.artifact)),
+        _perplexity(sums.source),
+        _perplexity(sums.artifact),
         math.fsum(sums.kl) / len(sums.kl),
         float(np.quantile(sums.kl, 0.99)),
         sums.same / len(sums.kl),
@@ -89,9 +91,10 @@ def perplexity(
     passages: Sequence[Sequence[int]],
     bos: int | None,
     progress: Callable[[float], None] = lambda done: None,
+    context: int = WINDOW,
 ) -> tuple[int, float] | None:
-    """One model alone: the number of tokens scored, and its perplexity on them."""
-    windows = list(_windows(passages, bos))
+    """One model alone, as `compare`: the number of tokens scored, and its perplexity on them."""
+    windows = list(_windows(passages, bos, min(WINDOW, context)))
     found: list[float] = []
     for index, window in enumerate(windows):
         values = logits(window)
@@ -99,7 +102,7 @@ def perplexity(
             shares = log_softmax(values[rows])
             found += shares[np.arange(len(wanted)), wanted].tolist()
         progress((index + 1) / len(windows))
-    return (len(found), math.exp(-math.fsum(found) / len(found))) if found else None
+    return (len(found), _perplexity(found)) if found else None
 
 
 def log_softmax(logits: Float) -> NDArray[np.float64]:
@@ -110,12 +113,18 @@ def log_softmax(logits: Float) -> NDArray[np.float64]:
     return shares
 
 
-def _windows(passages: Sequence[Sequence[int]], bos: int | None) -> Iterator[list[int]]:
+def _perplexity(logprobs: Sequence[float]) -> float:
+    """exp of minus their mean; infinite where it has no number, as of a model that is broken."""
+    with np.errstate(over="ignore"):
+        return float(np.exp(-np.mean(logprobs)))
+
+
+def _windows(passages: Sequence[Sequence[int]], bos: int | None, size: int) -> Iterator[list[int]]:
     before = [] if bos is None else [bos]
     scored = 0
     for passage in passages:
-        for start in range(0, len(passage), WINDOW - len(before)):
-            window = [*before, *passage[start : start + WINDOW - len(before)]]
+        for start in range(0, len(passage), max(1, size - len(before))):
+            window = [*before, *passage[start : start + size - len(before)]]
             if len(window) <= LEAST_BEFORE:
                 continue
             yield window

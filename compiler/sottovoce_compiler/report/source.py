@@ -23,7 +23,7 @@ from sottovoce_compiler.report.dataset import Clip, Dataset
 from sottovoce_compiler.report.evaluate import Evaluation, evaluate
 from sottovoce_compiler.report.hypothesis import Hypothesis
 from sottovoce_compiler.sources.checkpoint import Checkpoint
-from sottovoce_compiler.sources.pypi import cache_root
+from sottovoce_compiler.sources.files import cache_root
 
 CLIPS_AT_ONCE = 32  # recordings in memory
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import tomllib
 from dataclasses import dataclass
 from importlib.resources import files
@@ -10,6 +11,7 @@ from pathlib import Path
 from sottovoce.errors import InputError
 
 MAX_BYTES = 64 << 20
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,8 @@ def read_texts(path: str | Path) -> TextSet:
 
 def _lines(file: Path, content: str) -> list[str]:
     found = []
-    for number, line in enumerate(content.splitlines(), 1):
+    # By line ends alone: JSON may have the others that Unicode knows within a text.
+    for number, line in enumerate(content.split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -64,6 +67,8 @@ def _lines(file: Path, content: str) -> list[str]:
         text = value.get("text") if isinstance(value, dict) else None
         if not isinstance(text, str):
             raise InputError(f'{file}, line {number}: expected {{"text": "..."}}')
+        if _HALF.search(text):
+            raise InputError(f"{file}, line {number}: half of a surrogate pair is no text")
         found.append(text)
     return found
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from sottovoce_compiler.sources import hub, layouts, pypi
+from sottovoce_compiler.sources import gguf, hub, layouts, pypi
 from sottovoce_compiler.sources.checkpoint import Array, Checkpoint, SourceError, Tensors
 from sottovoce_compiler.sources.pins import read_pins, unknown_name
 
@@ -57,8 +57,9 @@ def _open_path(spec: str, *, offline: bool) -> Checkpoint:
 
 
 def _is_path(spec: str) -> bool:
-    """A folder that exists, or something that can only be meant as one."""
+    """A folder or file that exists, or something that can only be meant as one."""
     looks = re.match(r"[./~\\]|[A-Za-z]:[\\/]", spec) is not None or spec.partition("@")[0].count("/") > 1
+    looks = looks or spec.endswith(gguf.SUFFIX)
     return bool(spec) and (looks or Path(spec).exists())
 
 

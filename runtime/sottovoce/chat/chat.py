@@ -157,9 +157,9 @@ class Chat:
         """Answer with the LoRA adapter (GGUF, from `sottovoce adapter`) at `path`, beside those attached before.
 
         Raises InputError for one that was made for another model or changes nothing, BundleError for a damaged file;
-        what was attached before stays attached only where it raises nothing.
+        what was attached before stays as it was.
         """
-        digest = attach(self._ready, Path(path), scale)
+        digest = attach(self._ready, Path(path), scale, len(self._adapters))
         self._adapters.append((digest, scale))
 
     def detach_adapters(self) -> None:
@@ -188,7 +188,7 @@ class Chat:
 
     @property
     def _identity(self) -> str:
-        return "+".join([self._ready.identity, *(f"{digest}*{scale:g}" for digest, scale in self._adapters)])
+        return "+".join([self._ready.identity, *(f"{digest}*{scale!r}" for digest, scale in self._adapters)])
 
     @property
     def _ready(self) -> LoadedChat:

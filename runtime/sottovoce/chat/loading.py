@@ -9,6 +9,7 @@ from typing import Any
 from sottovoce.bundle import Bundle, open_bundle
 from sottovoce.chat.constraint import Constraints
 from sottovoce.chat.options import ChatOptions
+from sottovoce.chat.plain_text import PlainText
 from sottovoce.chat.prefix import PrefixCache
 from sottovoce.chat.template import ChatTemplate
 from sottovoce.chat.thinking import ThinkingTags, tags_of
@@ -39,6 +40,7 @@ class LoadedChat:
     defaults: Mapping[str, Any]
     constraints: Constraints
     prefix: PrefixCache
+    plain: PlainText
     bundle: Bundle | None
     note: str
     composes: bool  # text is brought to Unicode's NFC before it becomes tokens; llama.cpp does not do it itself
@@ -139,6 +141,7 @@ def _assembled(
         defaults=_checked(defaults),
         constraints=Constraints(engine.vocabulary),
         prefix=PrefixCache(engine),
+        plain=PlainText(engine.vocabulary),
         bundle=bundle,
         note=note,
         composes=composes,

@@ -38,8 +38,15 @@ def render(
     ready: LoadedChat, messages: Sequence[Message], choice: ToolChoice, variables: Mapping[str, Any] | None = None
 ) -> str:
     """The prompt's text. Raises InputError for messages that are not sound, or that the template refuses."""
-    read = read_messages(messages)
+    return ready.plain.shown(_render(ready, messages, choice, variables))
+
+
+def _render(
+    ready: LoadedChat, messages: Sequence[Message], choice: ToolChoice, variables: Mapping[str, Any] | None
+) -> str:
+    """The text with marks in the place of what must stay text (`plain_text`)."""
     template = _template(ready)
+    read = ready.plain.hidden(read_messages(messages))
     if ready.form.injected:
         return template.render(with_tools_told(read, choice), variables=variables)
     tools = [tool.for_template() for tool in choice.tools]
@@ -58,12 +65,12 @@ def make_prompt(
     texts: dict[int, str] = {}
 
     def count(some: Sequence[Message]) -> int:
-        texts[len(some)] = text = render(ready, some, choice, variables)
+        texts[len(some)] = text = _render(ready, some, choice, variables)
         return len(tokens_of(ready, text))
 
     context = ready.engine.context
     fitted = fit(messages, count, context, reserve_for(options.max_tokens, context), options.overflow)
-    text = texts.get(len(fitted.messages)) or render(ready, fitted.messages, choice, variables)
+    text = texts.get(len(fitted.messages)) or _render(ready, fitted.messages, choice, variables)
     return Prompt(
         text,
         tokens_of(ready, text),
@@ -77,7 +84,7 @@ def make_prompt(
 def tokens_of(ready: LoadedChat, text: str) -> tuple[int, ...]:
     """The tokens of rendered text, with the token that text begins with where it does not have it yet."""
     vocabulary = ready.engine.vocabulary
-    tokens = vocabulary.encode(unicodedata.normalize("NFC", text) if ready.composes else text, special=True)
+    tokens = ready.plain.encode(unicodedata.normalize("NFC", text) if ready.composes else text)
     if vocabulary.adds_bos and vocabulary.bos is not None and tokens[:1] != [vocabulary.bos]:
         tokens = [vocabulary.bos, *tokens]
     return tuple(tokens)
@@ -86,6 +93,7 @@ def tokens_of(ready: LoadedChat, text: str) -> tuple[int, ...]:
 def _template(ready: LoadedChat) -> ChatTemplate:
     if ready.template is None:
         raise InputError(
-            "this model has no chat template: it was not made to answer messages; Chat.complete continues text"
+            "this model has no chat template: it was not made to answer messages; Chat.complete, or "
+            "`sottovoce chat --raw`, continues text"
         )
     return ready.template

@@ -31,6 +31,7 @@ HOST_DISTRIBUTION = "sottovoce-compiler"
 DEVICE_COMMANDS: Mapping[str, tuple[str, str]] = {  # name -> (module, one line of help)
     "transcribe": ("sottovoce.cli.transcribe", "recordings in, text out"),
     "listen": ("sottovoce.cli.listen", "microphone or raw samples in, live text out"),
+    "chat": ("sottovoce.cli.chat", "questions in, answers out: a conversation, or one answer from a script"),
     "verify": ("sottovoce.cli.verify", "check that a bundle is whole and gives the results it was made with"),
     "bench": ("sottovoce.cli.bench", "load time, time to the first result, speed and peak memory here"),
     "inspect": ("sottovoce.cli.inspect", "what a bundle holds and what was measured on it"),
@@ -39,6 +40,7 @@ DEVICE_COMMANDS: Mapping[str, tuple[str, str]] = {  # name -> (module, one line 
 }
 HOST_COMMANDS: Mapping[str, str] = {  # name -> one line of help; shown where the compiler is installed
     "compile": "make a bundle for a target out of a model",
+    "adapter": "make a LoRA adapter into a file that a chat can attach",
     "evaluate": "measure a bundle or a model on recordings with known text",
     "targets": "the machines that can be compiled for",
     "demo": "fetch, compile, verify and transcribe, from nothing to a table of results",

@@ -98,8 +98,8 @@ class ChatEngine(Protocol):
         """Add a LoRA adapter file; the sequence is emptied. Raises InputError for one that does not fit."""
         ...
 
-    def detach(self) -> None:
-        """Remove all adapters; the sequence is emptied."""
+    def detach(self, keep: int = 0) -> None:
+        """Remove all adapters but the `keep` that were attached first; the sequence is emptied."""
         ...
 
     def embed(self, tokens: Sequence[int]) -> Float:

@@ -245,7 +245,7 @@ class OnnxChat:
             "compile with --adapter, or chat with a GGUF bundle"
         )
 
-    def detach(self) -> None:
+    def detach(self, keep: int = 0) -> None:
         """Nothing is ever attached; the sequence is emptied."""
         self._length = 0
 

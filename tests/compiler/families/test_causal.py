@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from sottovoce_compiler.families import FAMILIES, SPEECH, UnsupportedModelError, language_model
-from sottovoce_compiler.families.profile import Profile, profile_of
 from sottovoce_compiler.sources import SourceError, resolve
 from sottovoce_compiler.sources.checkpoint import Checkpoint
 
-from ..causal_case import LLAMA3, LONGROPE, MODELS, SHARED, config_of, random_model, save
+from ..causal_case import LLAMA3, LONGROPE, MODELS, config_of, random_model, save
 
 
 def opened(name: str, folder: Path, **changes: Any) -> Checkpoint:
@@ -198,23 +197,3 @@ def test_a_model_made_for_embeddings_says_how_it_pools(tmp_path: Path) -> None:
     checkpoint = opened("qwen3", tmp_path)
     assert language_model(checkpoint).spec.pooling == "last"
     assert checkpoint.sha256["1_Pooling/config.json"] != checkpoint.sha256["config.json"]
-
-
-@pytest.mark.parametrize(
-    ("kind", "template", "expected"),
-    [
-        ("llama", "<|start_header_id|>{{ tools }}", Profile("llama3", None)),
-        ("llama", "<|im_start|>", Profile("hermes", None)),
-        ("mistral", None, Profile("mistral", None)),
-        ("qwen3", "<tool_call> <think>", Profile("hermes", ("<think>", "</think>"))),
-        ("phi3", "<|tool|>", Profile("phi", None)),
-        ("gemma3_text", "<start_of_turn>", Profile("none", None)),
-        ("qwen2", "[TOOL_CALLS]", Profile("mistral", None)),
-    ],
-)
-def test_the_template_decides_how_tool_calls_are_spelled(
-    kind: str, template: str | None, expected: Profile, tmp_path: Path
-) -> None:
-    checkpoint = opened("llama", tmp_path, model_type=kind)
-    assert profile_of(Checkpoint(**{**vars(checkpoint), "chat_template": template})) == expected
-    assert SHARED["vocab_size"] == checkpoint.config["vocab_size"]

@@ -136,8 +136,8 @@ class ScriptedChat:
         self.adapters.append((adapter, scale))
         self.tokens = []
 
-    def detach(self) -> None:
-        self.adapters, self.tokens = [], []
+    def detach(self, keep: int = 0) -> None:
+        self.adapters, self.tokens = self.adapters[:keep], []
 
     def embed(self, tokens: Sequence[int]) -> Float:
         raise InputError("the scripted model is not made for embeddings")

@@ -97,22 +97,31 @@ def gguf_tensors(model: CausalModel) -> Iterator[tuple[str, Float]]:
         for role in spec.layer_roles():
             if any(role in parts for parts in fused.values()):
                 continue
-            array = model.load(role, layer)
-            if architecture in _NEIGHBOURING_PAIRS and role in ("q", "k"):
-                array = neighbouring_pairs(array, spec.heads if role == "q" else spec.kv_heads)
-            yield f"blk.{layer}.{_LAYER_NAMES[role]}", array
+            yield f"blk.{layer}.{_LAYER_NAMES[role]}", in_row_order(spec, role, model.load(role, layer))
+
+
+def in_row_order(spec: CausalSpec, role: str, array: Float) -> Float:
+    """What has a row for each of a role's, (rows,) or (rows, columns), with its rows as llama.cpp wants them."""
+    if ARCHITECTURES[spec.family] in _NEIGHBOURING_PAIRS and role in ("q", "k"):
+        return neighbouring_pairs(array, spec.heads if role == "q" else spec.kv_heads)
+    return array
+
+
+def tensor_name(spec: CausalSpec, role: str, layer: int) -> str:
+    """llama.cpp's name of what holds a role of a layer."""
+    fused = _PHI_FUSED if ARCHITECTURES[spec.family] == "phi3" else {}
+    inside = next((name for name, parts in fused.items() if role in parts), None)
+    return f"blk.{layer}.{inside or _LAYER_NAMES[role]}"
 
 
 def weight_modules(model: CausalModel) -> dict[str, str]:
     """Of every matrix of a layer, llama.cpp's name -> the module of transformers' model that multiplies by it."""
-    spec, found = model.spec, dict[str, str]()
-    fused = _PHI_FUSED if ARCHITECTURES[spec.family] == "phi3" else {}
-    inside = {part: name for name, parts in fused.items() for part in parts}
-    for layer in range(spec.layers):
+    found = dict[str, str]()
+    for layer in range(model.spec.layers):
         for role in ("q", "k", "v", "o", "gate", "up", "down"):
             stored = model.names(role, layer)
             path = f"model.{stored[stored.index('layers.') :]}".removesuffix(".weight")
-            found[f"blk.{layer}.{inside.get(role, _LAYER_NAMES[role])}"] = path
+            found[tensor_name(model.spec, role, layer)] = path
     return found
 
 

@@ -24,6 +24,7 @@ _ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
 _WHOLE_TURN = frozenset({"llama", "mistral3", "qwen2", "qwen3", "smollm3"})
 _SQUARE = _WHOLE_TURN | {"phi3", "gemma", "gemma2", "gemma3", "gemma-embedding", "bert", "nomic-bert"}
 _NUMBER_MAX = 1 << 24
+_EMBEDDING, _HEAD = "token_embd.weight", "output.weight"
 _LORA = re.compile(r"(?P<base>.+)\.lora_(?P<half>[ab])")
 # Types that a matrix can be multiplied in.
 _WEIGHT_KINDS = frozenset({"F32", "F16", "BF16"}) | {
@@ -206,11 +207,13 @@ def _check_pair(adapter: GgufFile, base: GgufFile, name: str, pair: Mapping[str,
         raise _unfit(adapter, f"{_shown(name)} has only lora_{min(pair)}")
     if (target := base.tensors.get(name)) is None:
         raise _unfit(adapter, f"the model has no tensor {_shown(name)}")
+    if name == _EMBEDDING and _HEAD not in base.tensors:
+        raise _unfit(adapter, f"it changes {_shown(name)}, which in this model is the head too: llama.cpp cannot")
     a, b = pair["a"], pair["b"]
     if not len(a.shape) == len(b.shape) == len(target.shape) == 2:
         raise _unfit(adapter, f"{_shown(name)}: only matrices can have an adapter")
     # An embedding is looked up, not multiplied: llama.cpp wants its halves the other way round.
-    (rows, columns), looked_up = target.shape, name == "token_embd.weight"
+    (rows, columns), looked_up = target.shape, name == _EMBEDDING
     fits = a.shape[0] == rows and b.shape[0] == columns if looked_up else a.shape[1] == columns and b.shape[0] == rows
     inner = a.shape[1] == b.shape[1] if looked_up else a.shape[0] == b.shape[1]
     if not fits or not inner:

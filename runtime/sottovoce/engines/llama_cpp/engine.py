@@ -143,12 +143,12 @@ class LlamaCpp:
         handle = open_adapter(loaded.library, loaded.model, gguf)
         self._use_adapters(loaded, [*self._adapters, _Adapter(handle, scale, identity)])
 
-    def detach(self) -> None:
-        """Remove all adapters; the sequence is emptied."""
+    def detach(self, keep: int = 0) -> None:
+        """Remove all adapters but the `keep` that were attached first; the sequence is emptied."""
         loaded = self._open()
         loaded.sequence.truncate(0)
-        gone = self._adapters
-        self._use_adapters(loaded, [])
+        gone = self._adapters[keep:]
+        self._use_adapters(loaded, self._adapters[:keep])
         for adapter in gone:
             loaded.library.functions.llama_adapter_lora_free(adapter.handle)
 

@@ -1,9 +1,10 @@
 """llama.cpp itself, by the runtime's loader, for what files are to be compared with."""
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,10 @@ def loaded(path: Path, *, vocab_only: bool = False) -> Iterator[tuple[Any, Any]]
         functions.llama_model_free(model)
 
 
-def logits(path: Path, tokens: Sequence[int], context: int) -> NDArray[np.float32]:
-    """(tokens, vocabulary) float32, with a float32 cache and one thread."""
+def logits(
+    path: Path, tokens: Sequence[int], context: int, adapters: Mapping[Path, float] = MappingProxyType({})
+) -> NDArray[np.float32]:
+    """(tokens, vocabulary) float32, with a float32 cache and one thread; `adapters` with their scales."""
     with loaded(path) as (functions, model):
         params = functions.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = context, max(len(tokens), 32), max(len(tokens), 32)
@@ -46,6 +49,7 @@ def logits(path: Path, tokens: Sequence[int], context: int) -> NDArray[np.float3
         params.flash_attn_type = 0
         running = functions.llama_init_from_model(model, params)
         assert running
+        _attach(functions, model, running, adapters)
         size = functions.llama_vocab_n_tokens(functions.llama_model_get_vocab(model))
         batch = functions.llama_batch_init(len(tokens), 0, 1)
         for i, token in enumerate(tokens):
@@ -59,6 +63,14 @@ def logits(path: Path, tokens: Sequence[int], context: int) -> NDArray[np.float3
         finally:
             functions.llama_batch_free(batch)
             functions.llama_free(running)
+
+
+def _attach(functions: Any, model: Any, running: Any, adapters: Mapping[Path, float]) -> None:
+    handles = [functions.llama_adapter_lora_init(model, str(path).encode()) for path in adapters]
+    assert all(handles), str(load_library().error("llama.cpp does not load an adapter"))
+    count = len(handles)
+    scales = (ctypes.c_float * count)(*adapters.values())
+    assert functions.llama_set_adapters_lora(running, (ctypes.c_void_p * count)(*handles), count, scales) == 0
 
 
 @contextmanager

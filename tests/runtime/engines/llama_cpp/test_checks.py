@@ -151,6 +151,20 @@ def test_a_tensor_that_does_not_fit_is_named(
     assert message in str(caught.value)
 
 
+def test_an_adapter_for_an_embedding_that_is_the_head_too_is_refused(model: GgufFile, adapter: GgufFile) -> None:
+    # llama.cpp would take the embedding's halves, which lie the other way round, for the head's, and end the process.
+    rows, width = model.tensors["token_embd.weight"].shape
+    pair = {
+        f"token_embd.weight.lora_{half}": GgufTensor(f"token_embd.weight.lora_{half}", (count, 4), "F32", 0, 4)
+        for half, count in (("a", rows), ("b", width))
+    }
+    with pytest.raises(InputError, match="which in this model is the head too"):
+        check_adapter(replace(adapter, tensors=pair), model)
+    head = replace(model.tensors["token_embd.weight"], name="output.weight")
+    untied = replace(model, tensors={**model.tensors, "output.weight": head})
+    check_adapter(replace(adapter, tensors=pair), untied)
+
+
 def test_an_adapter_for_a_tensor_the_model_does_not_have_and_an_empty_one_are_refused(
     model: GgufFile, adapter: GgufFile
 ) -> None:

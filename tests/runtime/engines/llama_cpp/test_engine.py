@@ -285,6 +285,17 @@ def test_an_adapter_changes_the_logits_and_detaching_it_restores_them_exactly(mo
         np.testing.assert_allclose(made.evaluate(TOKENS), plain, rtol=0, atol=1e-3)
 
 
+def test_the_adapters_attached_first_can_be_kept(model: Path, tmp_path: Path) -> None:
+    with engine(model) as made:
+        made.attach(tiny_lora(tmp_path / "lora.gguf"), 1.0)
+        one = made.evaluate(TOKENS).copy()
+        made.attach(tiny_lora(tmp_path / "second.gguf", seed=1), 0.5)
+        made.evaluate(TOKENS)
+        made.detach(keep=1)
+        assert made.length == 0
+        assert np.array_equal(made.evaluate(TOKENS), one)
+
+
 def test_an_adapter_that_does_not_fit_is_refused_and_nothing_changes(model: Path, tmp_path: Path) -> None:
     with engine(model) as made:
         plain = made.evaluate(TOKENS).copy()
