@@ -37,7 +37,7 @@ def bundle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
     opened.manifest = SimpleNamespace(task="transcribe", model=dict(SHAPE), engine=SimpleNamespace(name="llama.cpp"))
     opened.path.touch()
     monkeypatch.setitem(sys.modules, "sottovoce.bundle", SimpleNamespace(open_bundle=lambda path: opened))
-    monkeypatch.setattr(doctor, "available_memory", lambda: 500_000_000)
+    monkeypatch.setattr(doctor, "reported_bytes", lambda: 500_000_000)
     return opened
 
 
@@ -102,7 +102,7 @@ def test_a_chat_bundle_needs_memory_for_its_context_too(
 ) -> None:
     bundle.manifest.task, bundle.manifest.engine.name = "chat", engine
     assert as_json(capsys, str(bundle.path))[1]["fits"] is True
-    monkeypatch.setattr(doctor, "available_memory", lambda: 110_000_000)
+    monkeypatch.setattr(doctor, "reported_bytes", lambda: 110_000_000)
     code, data = as_json(capsys, str(bundle.path))
     said = f"100 MB of weights and {cache} MB of memory for 2000 tokens, and 110 MB of memory are free"
     assert code == 1 and data["reasons"] == [f"{bundle.path}: {said}"]
@@ -127,7 +127,7 @@ def test_a_gguf_file_is_judged_by_its_weights_and_context(
     path = tiny_gguf(tmp_path / "tiny.gguf")
     code, data = as_json(capsys, str(path))
     assert code == 0 and "plain GGUF file" in data["notes"][0]
-    monkeypatch.setattr(doctor, "available_memory", lambda: 1_000_000)
+    monkeypatch.setattr(doctor, "reported_bytes", lambda: 1_000_000)
     code, data = as_json(capsys, str(path))
     assert code == 1 and "memory for 256 tokens" in data["reasons"][0]
     path.write_bytes(path.read_bytes()[:100])
@@ -160,7 +160,7 @@ def test_a_bundle_that_this_machine_cannot_run_says_why(bundle: SimpleNamespace,
 def test_memory_that_cannot_be_asked_for_is_a_note(
     bundle: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    monkeypatch.setattr(doctor, "available_memory", lambda: None)
+    monkeypatch.setattr(doctor, "reported_bytes", lambda: None)
     code, data = as_json(capsys, str(bundle.path))
     assert code == 0 and data["fits"] is True and "memory" in data["notes"][0]
 
@@ -170,14 +170,6 @@ def test_a_path_with_nothing_there_is_exit_code_2(capsys: Capture) -> None:
     assert capsys.readouterr().err == "sottovoce: error: gone.svb: no such bundle\n"
 
 
-def test_a_control_groups_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "max").write_text("1000\n")
-    (tmp_path / "current").write_text("400\n")
-    assert doctor._cgroup_left(str(tmp_path / "max"), str(tmp_path / "current")) == 600
-    (tmp_path / "max").write_text("max\n")
-    assert doctor._cgroup_left(str(tmp_path / "max"), str(tmp_path / "current")) is None
-
-
 def test_some_memory_is_available() -> None:
-    available = doctor.available_memory()
+    available = doctor.reported_bytes()
     assert available is None or available > 1_000_000

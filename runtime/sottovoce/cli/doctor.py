@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sottovoce import __version__
 from sottovoce.cli import DONE, FAILED
 from sottovoce.errors import BundleError, InputError, MissingExtraError, SottovoceError
+from sottovoce.memory import reported_bytes
 
 if TYPE_CHECKING:
     from sottovoce.manifest import Manifest
@@ -118,7 +119,7 @@ def check_fit(path: Path) -> Fit:
         needs, notes = _gguf_needs(path) if is_gguf(path) else _bundle_needs(path)
     except SottovoceError as error:
         return Fit(False, (str(error),), ())
-    available = available_memory()
+    available = reported_bytes()
     if available is None:
         return Fit(True, (), (*notes, "this system does not say how much memory is free"))
     if sum(needs.values()) > available:
@@ -170,33 +171,6 @@ def _gguf_needs(path: Path) -> tuple[dict[str, int], tuple[str, ...]]:
     return {"weights": weights, f"memory for {context} tokens": besides}, (NO_REPORT,)
 
 
-def available_memory() -> int | None:
-    """Bytes that a new process can have without swapping: the system's or the control group's limit."""
-    limits = [_meminfo(), _cgroup_left("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current")]
-    known = [limit for limit in limits if limit is not None]
-    if known:
-        return min(known)
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
-
-
-def _meminfo() -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
-
-
-def _cgroup_left(limit: str, used: str) -> int | None:
-    try:
-        return max(0, int(Path(limit).read_text()) - int(Path(used).read_text()))
-    except (OSError, ValueError):  # no control groups, or "max"
-        return None
-
-
 def _as_json(fit: Fit | None) -> dict[str, Any]:
     missing = [part for part in (*ENGINES, *EXTRAS) if _is_missing(part)]
     return {
@@ -230,7 +204,7 @@ def _as_text(fit: Fit | None) -> Iterator[str]:
 def _machine() -> dict[str, Any]:
     from sottovoce.cpu import this_cpu
 
-    features, available = this_cpu().features, available_memory()
+    features, available = this_cpu().features, reported_bytes()
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),

@@ -23,11 +23,13 @@ from sottovoce.bundle import Bundle
 from sottovoce.chat.tokenizer import TokenizerVocabulary
 from sottovoce.engines.chat import Vocabulary
 from sottovoce.errors import BundleError, EngineError, InputError
+from sottovoce.memory import available_bytes
 from sottovoce.onnx_external import load_graph
 
 Float = NDArray[np.float32]
 
 GRAPH, WEIGHTS, TOKENIZER = "model.onnx", "weights.bin", "tokenizer.json"
+_MB = 1_000_000
 PART = 256  # tokens a run: more was no faster, and an interrupt is answered after each
 _SCORES = 1 << 22  # tokens of a run times room: onnxruntime holds a score of each pair for every head
 _ROOM = 512  # positions to begin with; the room doubles as a conversation grows
@@ -105,6 +107,7 @@ class OnnxChat:
         """
         if self._session is not None:
             return
+        self._check_memory(available_bytes())
         self._vocabulary = self._read_vocabulary()
         self._session = self._open()
         self._many, self._one = self._session.io_binding(), self._session.io_binding()
@@ -119,6 +122,16 @@ class OnnxChat:
         beside = ThreadPoolExecutor(1)
         self._intact = beside.submit(self._bundle.check_file, WEIGHTS)
         beside.shutdown(wait=False)
+
+    def _check_memory(self, available: int | None) -> None:
+        """Raises EngineError with both numbers where the weights and the whole context would not fit."""
+        cache = self.shape.cache_bytes(self._context)
+        needed = self._bundle.manifest.files[WEIGHTS].bytes + cache if WEIGHTS in self._bundle.manifest.files else cache
+        if available is not None and needed > available:
+            raise EngineError(
+                f"the model needs about {needed // _MB} MB, {cache // _MB} MB of it for {self._context} positions; "
+                f"{available // _MB} MB are available. A smaller context needs less, as does a model of fewer bits"
+            )
 
     def close(self) -> None:
         """Give the session's memory back."""

@@ -254,3 +254,10 @@ def test_an_absurd_shape_is_refused_by_name(key: str, value: object) -> None:
     model = {"layers": 2, "kv_heads": 2, "head_width": 16, "vocab_size": 300, "context": 64}
     with pytest.raises(BundleError, match=f"{key} = {value!r}"):
         ChatShape.of({**model, key: value})
+
+
+def test_too_little_memory_is_said_before_anything_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = open_bundle(make_chat_bundle(tmp_path / "chat.svb"))
+    monkeypatch.setattr("sottovoce.engines.onnxruntime_chat.available_bytes", lambda: 100_000)
+    with pytest.raises(EngineError, match=r"needs about \d+ MB, .* 0 MB are available"):
+        OnnxChat(bundle, 1).load()

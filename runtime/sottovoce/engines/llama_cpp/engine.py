@@ -15,13 +15,14 @@ from sottovoce.bundle import Location
 from sottovoce.engines.llama_cpp import state as states
 from sottovoce.engines.llama_cpp.checks import ModelFacts, check_adapter, check_model
 from sottovoce.engines.llama_cpp.library import Library, load_library
-from sottovoce.engines.llama_cpp.memory import Room, available_bytes, check_memory
+from sottovoce.engines.llama_cpp.memory import Room, check_memory
 from sottovoce.engines.llama_cpp.model import open_adapter, open_context, open_model
 from sottovoce.engines.llama_cpp.sequence import LlamaSequence, floats_at
 from sottovoce.engines.llama_cpp.vocabulary import LlamaVocabulary
 from sottovoce.errors import EngineError, InputError
 from sottovoce.gguf import GgufFile, read_gguf
 from sottovoce.manifest import printable
+from sottovoce.memory import available_bytes
 
 Float = NDArray[np.float32]
 
