@@ -17,20 +17,22 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """`engines` are those whose bundles it is run on; none where it is of the source."""
+    """`engines` are those whose bundles it is run on, none where it is of the source. `once` is for where precision
+    says little: the first bundle of each engine."""
 
     module: str
     what: str
     engines: tuple[str, ...] = ()
+    once: bool = False
 
 
 _ANY = (LLAMA_CPP, ONNXRUNTIME)
 STAGES: Mapping[str, Stage] = {
     "loop": Stage("chat_stages.loop", "Chat.stream beside llama.cpp's own loop", (LLAMA_CPP,)),
     "onnx": Stage("chat_stages.onnx_engine", "our onnxruntime engine beside onnxruntime-genai", (ONNXRUNTIME,)),
-    "turn": Stage("chat_stages.turn", "first token of a second turn, and after a reload", _ANY),
-    "constrained": Stage("chat_stages.constrained", "answers held to a schema beside free ones", _ANY),
-    "lookup": Stage("chat_stages.lookup", "prompt lookup on and off", _ANY),
+    "turn": Stage("chat_stages.turn", "first token of a second turn, and after a reload", _ANY, once=True),
+    "constrained": Stage("chat_stages.constrained", "answers held to a schema beside free ones", _ANY, once=True),
+    "lookup": Stage("chat_stages.lookup", "prompt lookup on and off", _ANY, once=True),
     "memory": Stage("chat_stages.memory", "load and peak memory, in fresh processes", _ANY),
     "kl": Stage("chat_stages.kl", "what each precision loses against the source"),
     "quantize": Stage("chat_stages.quantize", "our quantizers beside ggml's, byte for byte"),
@@ -54,7 +56,8 @@ def run(name: str, plan: Plan, model: ChatModel, into: Json) -> None:
 
 def chosen(stage: Stage, model: ChatModel) -> tuple[ChatBundle, ...]:
     """The bundles that a stage is run on."""
-    return tuple(bundle for bundle in model.bundles if bundle.engine in stage.engines)
+    found = [bundle for bundle in model.bundles if bundle.engine in stage.engines]
+    return tuple({bundle.engine: bundle for bundle in reversed(found)}.values())[::-1] if stage.once else tuple(found)
 
 
 def say(text: str) -> None:

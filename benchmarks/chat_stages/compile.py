@@ -16,7 +16,7 @@ from chat_plan import ChatModel, Plan
 from chat_stages import Json, say
 from chat_stages.fresh import in_fresh_process
 
-RUNS = 2  # counted; reading the source for the first time is not
+RUNS = 1  # counted; reading the source for the first time is not
 
 
 def run(plan: Plan, model: ChatModel) -> Json:

@@ -17,18 +17,21 @@ from chat_stages import Json, say
 from sottovoce.chat.chat import Chat
 
 _MOST = 600  # tokens; each schema ends before
+_ROUNDS = 5  # at most: answers are long
 _SAMPLED: Mapping[str, Any] = {"temperature": 0.7, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "seed": 7}
+_GREEDY: tuple[str, Mapping[str, Any]] = ("greedy", {"temperature": 0})
+_WAYS = {"numbers": (_GREEDY, ("sampled", _SAMPLED)), "records": (_GREEDY,)}
 
 
 def run(plan: Plan, model: ChatModel, bundle: ChatBundle) -> Json:
-    """Both schemas, greedy and sampled."""
+    """Both schemas greedily, and the one of few certain tokens with sampling."""
     found: Json = {}
     with Chat(bundle.path, threads=plan.threads, context=plan.context) as chat:
         chat.load()
         if chat._ready.template is None:
             return {"left_out": "no chat template"}
         for name, (request, schema) in SCHEMAS.items():
-            for way, options in (("greedy", {"temperature": 0}), ("sampled", _SAMPLED)):
+            for way, options in _WAYS[name]:
                 say(f"  {name}, {way}")
                 constraint = {"response_format": response_format(schema)}
                 began = time.perf_counter()
@@ -47,7 +50,7 @@ def _beside(plan: Plan, chat: Chat, messages: Any, options: Mapping[str, Any], c
     free = {**options, "logit_bias": dict.fromkeys(chat._ready.engine.vocabulary.ends, -100.0), "max_tokens": tokens}
     _answer(chat, messages, free)
     pairs = []
-    for _ in range(plan.repetitions):
+    for _ in range(min(plan.repetitions, _ROUNDS)):
         time.sleep(plan.rest_s)
         held = _answer(chat, messages, {**options, **constraint, "max_tokens": _MOST})
         time.sleep(plan.rest_s)

@@ -19,7 +19,7 @@ def draft(checkpoint: Checkpoint, form: str, precision: str, folder: Path, *, ca
     target = load_target(TARGET)
     request = Request(checkpoint.spec, target, folder, precision=precision, format=form, calibrate=calibrate)
     model = language_model(checkpoint)
-    lowered, precision = lower(request, model, checkpoint, folder, lambda done: None)[:2]
+    lowered, _ = lower(request, form, precision, model, checkpoint, folder, lambda done: None)
     tokens = chat_tokens(checkpoint, model.spec)
     fields = manifest_fields(request, checkpoint, precision, tokens, lowered, model.spec.family)
     files = dict(lowered.files)

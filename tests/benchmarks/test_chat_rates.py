@@ -72,15 +72,17 @@ def test_no_folder_of_this_machine_becomes_a_models_name(tmp_path: Path) -> None
     assert ChatModel(str(file), ()).name == "gemma"
 
 
-def test_a_stage_is_run_on_the_bundles_of_its_engine() -> None:
+def test_a_stage_is_run_on_the_bundles_of_its_engine_and_some_on_the_first_of_each() -> None:
     llama, onnx = ChatBundle(Path("a"), LLAMA_CPP, "int4"), ChatBundle(Path("b"), "onnxruntime", "int8")
-    model = ChatModel("x", (llama, onnx))
-    assert chosen(STAGES["loop"], model) == (llama,)
+    other = ChatBundle(Path("c"), LLAMA_CPP, "int8")
+    model = ChatModel("x", (llama, onnx, other))
+    assert chosen(STAGES["loop"], model) == (llama, other)
     assert chosen(STAGES["onnx"], model) == (onnx,)
-    assert chosen(STAGES["turn"], model) == (llama, onnx)
+    assert chosen(STAGES["memory"], model) == (llama, onnx, other)
+    assert set(chosen(STAGES["turn"], model)) == {llama, onnx}
 
 
-def test_a_gguf_is_copied_out_of_its_bundle_once(tmp_path: Path) -> None:
+def test_a_plain_gguf_is_used_where_it_lies(tmp_path: Path) -> None:
     plain = tmp_path / "a.gguf"
     plain.write_bytes(b"GGUF")
     assert ChatBundle(plain, LLAMA_CPP, "int4").gguf_file(tmp_path / "work") == plain

@@ -1,5 +1,5 @@
 """`sottovoce evaluate`: the error rates of a bundle, or of a source at full precision, on labelled audio; for a bundle
-also what its stream is worth.
+also what its stream is worth. Language models are measured on text (`evaluate_text`).
 """
 
 import argparse
@@ -7,16 +7,18 @@ import json
 import shutil
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sottovoce.errors import InputError
+from sottovoce_compiler.commands.stages import progress_bar
+from sottovoce_compiler.families import SPEECH, family_of
 from sottovoce_compiler.report.dataset import Dataset, read_manifest
 from sottovoce_compiler.report.evaluate import Evaluation, evaluate
 from sottovoce_compiler.report.gate import scores_rows
 from sottovoce_compiler.report.table import Table, show
+from sottovoce_compiler.sources.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from sottovoce_compiler.report.stream import StreamScorecard
@@ -25,8 +27,10 @@ EXAMPLE = """\
   sottovoce evaluate whisper-base.svb --data test.jsonl    a bundle on your own recordings
   sottovoce evaluate whisper-base                          a source, on the small built-in set
   sottovoce evaluate whisper-base.svb --stream --plot words.png --set hold_back=0.3    a bundle's stream
+  sottovoce evaluate smollm2.svb --data notes.txt          a language model, against its source
+  sottovoce evaluate model.gguf --against ./original       any GGUF file, against what it was made from
 
-  One line of test.jsonl:
+  One line of test.jsonl, for speech (for language models: {"text": "..."}):
   {"file": "talk.wav", "text": "what is said", "language": "en", "seconds": 3.2}"""
 
 BUNDLE_SUFFIX = ".svb"
@@ -38,8 +42,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="BUNDLE|SOURCE", help="what to measure")
     parser.add_argument(
         "--data",
-        metavar="MANIFEST.jsonl",
-        help="recordings and what is said in them (default: a built-in set of about 80 s of English)",
+        metavar="FILE",
+        help="for speech a manifest of recordings (.jsonl), for language models text (.txt, or .jsonl of "
+        '{"text": ...}); default: a small built-in set of English',
+    )
+    parser.add_argument(
+        "--against",
+        metavar="SOURCE|none",
+        help="what to compare a packed language model with (default: the source that its bundle names, where it is "
+        "at hand)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     stream = parser.add_argument_group(
@@ -64,13 +75,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the error rates, then the scorecard of the stream; 1 where a clip could not be transcribed."""
+    """Prints the error rates, then the scorecard of the stream; 1 where a clip could not be transcribed. Of a language
+    model what `run_text` does."""
+    from sottovoce_compiler.commands.evaluate_text import is_artifact, run_text
+
+    if is_artifact(args.model):
+        return run_text(args)
     _check(args)
+    checkpoint = None if is_bundle(args.model) else _resolved(args.model)
+    if checkpoint is not None and family_of(checkpoint.config, checkpoint.name) not in SPEECH:
+        return run_text(args, checkpoint)
+    if args.against is not None:
+        raise InputError(f"--against is for language models, and {args.model} is for speech")
     dataset = _dataset(args.data)
     # The stream first: its peak of memory is told by what the process has ever had.
     card = _stream(args, dataset) if args.stream else None
-    with _progress("transcribing", len(dataset.clips)) as progress:
-        evaluation = _evaluate(args.model, dataset, progress)
+    with progress_bar("transcribing", len(dataset.clips)) as progress:
+        evaluation = _evaluate(args.model, checkpoint, dataset, progress)
     if args.json:
         streamed = {} if card is None else {"stream": card.to_json()}
         print(json.dumps(evaluation.to_json() | streamed, indent=2, ensure_ascii=False))
@@ -113,7 +134,7 @@ def _stream(args: argparse.Namespace, dataset: Dataset) -> "StreamScorecard":
 
     settings = settings_from(args.set)
     _must_exist(args.model)
-    with _progress("streaming", len(dataset.clips)) as progress:
+    with progress_bar("streaming", len(dataset.clips)) as progress:
         return evaluate_stream(args.model, dataset, settings, args.threads, progress=progress)
 
 
@@ -136,32 +157,26 @@ def _dataset(manifest: str | None) -> Dataset:
     return builtin_set()
 
 
-def _evaluate(model: str, dataset: Dataset, progress: Callable[[int], None]) -> Evaluation:
-    if is_bundle(model):
+def _resolved(source: str) -> Checkpoint:
+    from sottovoce_compiler.sources import resolve
+
+    return resolve(source)
+
+
+def _evaluate(
+    model: str, checkpoint: Checkpoint | None, dataset: Dataset, progress: Callable[[float], None]
+) -> Evaluation:
+    """The source `checkpoint`, or the bundle `model` where there is none."""
+    if checkpoint is None:
         _must_exist(model)
         from sottovoce_compiler.report.artifact import bundle_transcriber
 
         return evaluate(bundle_transcriber(model), dataset, progress)
     from sottovoce_compiler.report.source import evaluate_source
-    from sottovoce_compiler.sources import resolve
 
-    return evaluate_source(resolve(model), dataset, progress)
+    return evaluate_source(checkpoint, dataset, progress)
 
 
 def _must_exist(bundle: str) -> None:
     if not Path(bundle).exists():
         raise InputError(f"there is no bundle {bundle}; make one with: sottovoce compile")
-
-
-@contextmanager
-def _progress(what: str, clips: int) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr where that is a terminal, nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda finished: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=clips)
-        yield lambda finished: bar.update(task, completed=finished)

@@ -1,10 +1,11 @@
-"""How a compile shows where it is: a bar a stage on a terminal, a line a stage elsewhere, both on stderr.
+"""How long work shows where it is, on stderr: a compile as a bar a stage on a terminal and a line a stage elsewhere,
+other work as one bar on a terminal.
 
 Knows the names of the stages. Knows nothing of what they do.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from sottovoce_compiler.request import STAGES, Progress
@@ -34,6 +35,20 @@ def stage_progress() -> Iterator[Progress]:
         yield show_stage
         for stage in STAGES:
             bars.update(tasks[stage], completed=1)
+
+
+@contextmanager
+def progress_bar(what: str, total: int) -> Iterator[Callable[[float], None]]:
+    """What is to be told how much of `total` is done: a bar where stderr is a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+
+    with Bars(console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task(what, total=total)
+        yield lambda done: bars.update(task, completed=done)
 
 
 class _Lines:

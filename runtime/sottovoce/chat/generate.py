@@ -81,7 +81,12 @@ class _Answer:
         """Evaluate what is certain with a draft behind it; choose at each place for as long as the draft was right."""
         prefix = self._prefix
         self._cached = prefix.reuse(self._prompt)
-        pending = [*self._prompt[self._cached :], *(yield from self._forced())]
+        unread = self._prompt[self._cached :]
+        if len(unread) > 1:
+            # All but the last token first, as when they are in the cache already: kernels for one row and for many
+            # round differently, and the same question would be answered differently when it is asked again.
+            prefix.evaluate(unread[:-1])
+        pending = [unread[-1], *(yield from self._forced())]
         draft: Sequence[int] = ()
         while not self._finished:
             logits = prefix.evaluate([*pending, *draft], outputs=len(draft) + 1)

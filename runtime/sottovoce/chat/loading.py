@@ -131,6 +131,8 @@ def _assembled(
     note: str,
     composes: bool,
 ) -> LoadedChat:
+    plain = PlainText(engine.vocabulary)
+    plain.prepare()
     template = ChatTemplate(source, special_tokens=special_tokens) if source is not None else None
     return LoadedChat(
         engine=engine,
@@ -141,7 +143,7 @@ def _assembled(
         defaults=_checked(defaults),
         constraints=Constraints(engine.vocabulary),
         prefix=PrefixCache(engine),
-        plain=PlainText(engine.vocabulary),
+        plain=plain,
         bundle=bundle,
         note=note,
         composes=composes,

@@ -47,6 +47,10 @@ class PlainText:
                 tokens += self.vocabulary.encode(part, special=True)
         return tokens
 
+    def prepare(self) -> None:
+        """Look the control tokens up now, so that no first answer waits for it."""
+        _ = self._pattern
+
     @cached_property
     def _controls(self) -> dict[str, int]:
         vocabulary = self.vocabulary

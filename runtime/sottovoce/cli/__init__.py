@@ -41,7 +41,7 @@ DEVICE_COMMANDS: Mapping[str, tuple[str, str]] = {  # name -> (module, one line 
 HOST_COMMANDS: Mapping[str, str] = {  # name -> one line of help; shown where the compiler is installed
     "compile": "make a bundle for a target out of a model",
     "adapter": "make a LoRA adapter into a file that a chat can attach",
-    "evaluate": "measure a bundle or a model on recordings with known text",
+    "evaluate": "measure a bundle or a model on recordings with known text, or on text",
     "targets": "the machines that can be compiled for",
     "demo": "fetch, compile, verify and transcribe, from nothing to a table of results",
 }

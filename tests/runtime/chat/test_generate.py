@@ -159,6 +159,14 @@ def test_the_same_seed_says_the_same_and_another_seed_something_else() -> None:
     assert one == again != other
 
 
+def test_the_last_token_of_a_prompt_is_evaluated_alone_whatever_is_cached() -> None:
+    engine = ScriptedChat()
+    prefix = PrefixCache(engine)
+    for _ in range(2):
+        list(generate(prefix, PROMPT, ChatOptions(max_tokens=1)))
+    assert engine.runs == [len(PROMPT) - 1, 1, 1]
+
+
 def test_a_second_turn_evaluates_only_what_is_new() -> None:
     engine = ScriptedChat(saying("Hello", PROMPT))
     prefix = PrefixCache(engine)
@@ -166,7 +174,7 @@ def test_a_second_turn_evaluates_only_what_is_new() -> None:
     after = [*PROMPT, *tokens(first), 10, 11, 12]
     second = list(generate(prefix, after, ChatOptions(max_tokens=1)))
     assert second[-1].usage and second[-1].usage.cached_tokens == len(PROMPT) + len(first) - 1
-    assert engine.runs[-1] == 4
+    assert engine.runs[-2:] == [3, 1]
 
 
 def test_an_answer_from_a_warm_cache_is_that_from_a_cold_one() -> None:
@@ -208,7 +216,7 @@ def test_speculation_saves_evaluations_where_the_answer_repeats_the_prompt() -> 
     prompt = ScriptedVocabulary().encode(said, special=False)
     plain, fast = ScriptedChat(saying(said, prompt)), ScriptedChat(saying(said, prompt))
     assert text(run(plain, prompt)) == text(run(fast, prompt, speculate=8)) == said
-    assert len(plain.runs) == 81 and len(fast.runs) < 40
+    assert len(plain.runs) == 82 and len(fast.runs) < 40
 
 
 def test_after_a_wrong_draft_the_cache_holds_what_was_said_and_no_more() -> None:
@@ -263,7 +271,7 @@ def test_tokens_without_a_choice_are_evaluated_together_with_the_prompt_and_with
     steps = run(engine, constraint=constraint)
     assert text(steps)[:-2].replace("0", "1") == '{"ab":1,"cd":' and steps[-1].finish_reason == "stop"
     first, second = len(places('{"ab":')), len(places(',"cd":'))
-    assert engine.runs == [len(PROMPT) + first, 1 + second]
+    assert engine.runs == [len(PROMPT) - 1, 1 + first, 1 + second]
     assert steps[-1].usage and steps[-1].usage.completion_tokens == len(steps)
 
 

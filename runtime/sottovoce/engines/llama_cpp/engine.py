@@ -242,5 +242,11 @@ def _open(library: Library, gguf: GgufFile, facts: ModelFacts, room: Room, threa
     except BaseException:
         library.functions.llama_model_free(model)
         raise
-    vocabulary = LlamaVocabulary(library.functions, library.functions.llama_model_get_vocab(model))
+    vocabulary = _vocabulary(library, gguf, model)
     return _Loaded(library, gguf, facts, model, vocabulary, LlamaSequence(library, context, room, vocabulary.size))
+
+
+def _vocabulary(library: Library, gguf: GgufFile, model: int) -> LlamaVocabulary:
+    types = gguf.metadata.get("tokenizer.ggml.token_type")
+    known = types if isinstance(types, np.ndarray) else None
+    return LlamaVocabulary(library.functions, library.functions.llama_model_get_vocab(model), known)

@@ -5,17 +5,21 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sottovoce.errors import EngineError, InputError
 
 _MAX_TEXT = 1 << 28  # bytes
+_NORMAL = 1  # of llama.cpp's token types
 
 
 class LlamaVocabulary:
     """Fulfils `sottovoce.engines.chat.Vocabulary`; usable until its engine is closed."""
 
-    def __init__(self, functions: ctypes.CDLL, handle: int) -> None:
+    def __init__(self, functions: ctypes.CDLL, handle: int, types: NDArray[Any] | None = None) -> None:
+        """`types` are those of the file's metadata, which spare asking for every token whether it is plain text."""
         self._functions = functions
+        self._types = types
         self._handle: int | None = handle
         self.size: int = functions.llama_vocab_n_tokens(handle)
         bos: int = functions.llama_vocab_bos(handle)
@@ -29,6 +33,15 @@ class LlamaVocabulary:
         """Tokens that end an answer."""
         is_end, handle = self._functions.llama_vocab_is_eog, self._open()
         return frozenset(token for token in range(self.size) if is_end(handle, token))
+
+    @cached_property
+    def controls(self) -> frozenset[int]:
+        """Tokens that steer and are not text."""
+        is_control, handle = self._functions.llama_vocab_is_control, self._open()
+        types = self._types
+        asked = range(self.size) if types is None else np.flatnonzero(types[: self.size] != _NORMAL).tolist()
+        # llama.cpp makes a token that ends text a control token, whatever the file calls it.
+        return frozenset(token for token in {*asked, *self.ends} if is_control(handle, token))
 
     @cached_property
     def table(self) -> list[bytes]:
@@ -62,7 +75,8 @@ class LlamaVocabulary:
 
     def is_control(self, token: int) -> bool:
         """Whether a token steers and is not text."""
-        return bool(self._functions.llama_vocab_is_control(self._open(), self._checked(token)))
+        self._checked(token)
+        return token in self.controls
 
     def release(self) -> None:
         """The model is gone: nothing more can be asked."""
