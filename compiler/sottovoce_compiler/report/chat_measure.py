@@ -62,8 +62,8 @@ def artifact_logits(ready: LoadedChat) -> Callable[[Sequence[int]], Float]:
     """Logits after each of some tokens, from an empty context."""
 
     def logits(tokens: Sequence[int]) -> Float:
-        ready.engine.truncate(0)
-        return ready.engine.evaluate(tokens, outputs=len(tokens))
+        ready.prefix.truncate(0)
+        return ready.prefix.evaluate(tokens, outputs=len(tokens))
 
     return logits
 
