@@ -87,6 +87,10 @@ class Task(Protocol):
         Consumes no random numbers of torch's, Python's or NumPy's global generators."""
         ...
 
+    def seen(self, batch: Any) -> int:
+        """Tokens of a batch that go through the model, learned from or not: what tokens a second count."""
+        ...
+
     def where(self, batch: Any) -> str:
         """Which lines of the data a batch is made of, for messages: "train.jsonl, lines 3, 17 and 20"."""
         ...
