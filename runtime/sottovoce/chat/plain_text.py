@@ -37,15 +37,19 @@ class PlainText:
 
     def encode(self, text: str) -> list[int]:
         """The tokens of rendered text: control tokens where the template wrote them, text where a mark stands."""
+        return [token for part, special in self.pieces(text) for token in self.vocabulary.encode(part, special=special)]
+
+    def pieces(self, text: str) -> list[tuple[str, bool]]:
+        """Rendered text in the parts that are encoded one by one, each with whether control tokens may be in it."""
         if _OPEN not in text:
-            return self.vocabulary.encode(text, special=True)
-        tokens: list[int] = []
+            return [(text, True)]
+        found = []
         for index, part in enumerate(_MARK.split(text)):  # text, token, text, token, ... text
             if index % 2:
-                tokens += self.vocabulary.encode(self._spelling(int(part)), special=False)
+                found.append((self._spelling(int(part)), False))
             elif part:
-                tokens += self.vocabulary.encode(part, special=True)
-        return tokens
+                found.append((part, True))
+        return found
 
     def prepare(self) -> None:
         """Look the control tokens up now, so that no first answer waits for it."""

@@ -5,6 +5,7 @@ in template_limits. Needs jinja2, which is imported at the first render.
 """
 
 import json
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
 
     from sottovoce.chat.template_sandbox import Sandbox
 
+ANSWER = ("\ue10c", "\ue10d")  # before and after what the model wrote, with `mark_answers`; private use
 _PER_MESSAGE = 200  # characters that a message counts for beside its text
 _HERE = "\ue000\ue001 "  # where the last message ends; the space tells whether the template trims
 _PROBE = "probe_tool_q7"
+_GENERATION = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 
 T = TypeVar("T")
 
@@ -57,11 +60,13 @@ class ChatTemplate:
         documents: Sequence[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool = True,
         continue_final: bool = False,
+        mark_answers: bool = False,
         variables: Mapping[str, Any] | None = None,
     ) -> str:
         """The prompt. `tools` in the OpenAI shape, `variables` what else the template may read (enable_thinking).
 
-        With `continue_final` the last message is left open for the model to go on with. Raises InputError with the
+        With `continue_final` the last message is left open for the model to go on with. With `mark_answers` the two of
+        `ANSWER` stand around what the template says the model writes (see `marks_answers`). Raises InputError with the
         template's own words where it refuses the messages, BundleError where the template is not sound.
         """
         given: list[dict[str, Any]] = [message.for_template() for message in messages]
@@ -77,8 +82,13 @@ class ChatTemplate:
             "add_generation_prompt": add_generation_prompt,
             **_plain(dict(variables or {}), "variables"),
         }
-        text = self._render(values)
+        text = self._render(values, ANSWER if mark_answers else ("", ""))
         return _cut(text) if continue_final else text
+
+    @property
+    def marks_answers(self) -> bool:
+        """Whether the template says what the model writes, by `{% generation %}`."""
+        return _GENERATION.search(self.source) is not None
 
     @cached_property
     def knows_tools(self) -> bool:
@@ -97,9 +107,10 @@ class ChatTemplate:
                 continue
         return False
 
-    def _render(self, values: Mapping[str, Any]) -> str:
+    def _render(self, values: Mapping[str, Any], generation: tuple[str, str]) -> str:
         with self._lock:
             sandbox, template = self._compile()
+            sandbox.generation = generation
             sandbox.meter = meter = Meter(_size(values))
             return _guarded(lambda: _joined(template, values, meter), "cannot render these messages", InputError)
 

@@ -137,18 +137,24 @@ class _Formatter(SandboxedFormatter):
 
 
 class _Generation(Extension):
-    """`{% generation %}`, which marks what the model wrote (for training), has no effect here but a scope."""
+    """`{% generation %}`, around what the model wrote: a scope, with marks at both ends where they are asked for."""
 
     tags = {"generation"}  # noqa: RUF012
 
     def parse(self, parser: Parser) -> nodes.Node:
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return nodes.Scope(body, lineno=line)
+        scope = nodes.Scope(body).set_lineno(line)
+        opening, closing = (
+            nodes.Output([_hooked("generation", [nodes.Const(end)], scope)]).set_lineno(line) for end in (0, 1)
+        )
+        scope.body = [opening, *body, closing]
+        return scope
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """One environment for one template; `meter` is that of the render under way."""
+    """One environment for one template; `meter` is that of the render under way, `generation` what it puts before and
+    after what the model wrote, where the template says where that is."""
 
     intercepted_binops = frozenset(OPERATORS)
 
@@ -161,6 +167,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             cache_size=0,
         )
         self.meter = Meter()
+        self.generation = ("", "")
         self.filters = dict[str, Any](template_filters.filters(lambda: self.meter))
         self.tests = dict[str, Any](template_filters.tests(lambda: self.meter))
         self.globals = {
@@ -179,6 +186,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.hook_compared = Hook(self._compared)
         self.hook_sliced = Hook(lambda value, *ends: self.meter.sized(value[slice(*ends)]))
         self.hook_key = Hook(self._key)
+        self.hook_generation = Hook(lambda end: self.generation[end])
 
     def tree(self, source: str) -> nodes.Template:
         """The template, parsed, checked and rewritten."""

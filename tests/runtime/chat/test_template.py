@@ -6,7 +6,7 @@ import pytest
 from tests.runtime.chat.template_case import CLOCK, CONVERSATIONS, FAMILIES, WEATHER
 
 from sottovoce.chat.messages import ChatMessage, read_messages
-from sottovoce.chat.template import ChatTemplate
+from sottovoce.chat.template import ANSWER, ChatTemplate
 from sottovoce.errors import BundleError, InputError, MissingExtraError
 
 NOON = datetime(2026, 3, 4, 12)
@@ -137,3 +137,22 @@ def test_a_long_conversation_is_within_the_limits() -> None:
     for family in FAMILIES:
         if family != "corners":
             assert len(render(FAMILIES[family], messages, tools=[WEATHER])) > 1_000_000
+
+
+def test_what_the_template_says_the_model_writes_is_marked_on_request() -> None:
+    template = ChatTemplate(FAMILIES["smollm3"], special_tokens=SPECIAL, clock=lambda: NOON)
+    messages = read_messages(CONVERSATIONS["turns"])
+    plain = template.render(messages, add_generation_prompt=False)
+    marked = template.render(messages, add_generation_prompt=False, mark_answers=True)
+    answers = [part.split(ANSWER[1])[0] for part in marked.split(ANSWER[0])[1:]]
+    assert answers == [f"<|im_start|>assistant\n{text}<|im_end|>\n" for text in ("b", "d")]
+    assert marked.replace(ANSWER[0], "").replace(ANSWER[1], "") == plain
+    assert template.render(messages, add_generation_prompt=False) == plain
+    assert template.marks_answers
+
+
+def test_a_template_that_says_nothing_about_it_marks_nothing() -> None:
+    template = ChatTemplate(FAMILIES["qwen3"] + "{# {% generatio %} #}", special_tokens=SPECIAL)
+    messages = read_messages(CONVERSATIONS["turns"])
+    assert not template.marks_answers
+    assert template.render(messages, mark_answers=True) == template.render(messages)
