@@ -21,7 +21,7 @@ _HEADS = ("lm_head", "proj_out")
 
 @dataclass(frozen=True)
 class AdaptedTensors:
-    """`Tensors` with an adapter added as they are read: W + scale * B A, in float32. The others are as stored."""
+    """`Tensors` with an adapter added as they are read, in float32. The others are as stored."""
 
     base: Tensors
     pairs: Mapping[str, LoraPair]
@@ -39,8 +39,7 @@ class AdaptedTensors:
         weight = self.base.load(name)
         if (pair := self.pairs.get(name)) is None:
             return weight
-        a, b = pair.load()
-        return weight.astype(np.float32) + np.float32(pair.scale) * (b @ a)
+        return pair.added_to(weight.astype(np.float32))
 
 
 def with_adapter(checkpoint: Checkpoint, adapter: LoraAdapter) -> Checkpoint:

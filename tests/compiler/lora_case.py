@@ -14,7 +14,8 @@ def targets_of(model: Any) -> tuple[str, ...]:
 
 
 def save_lora(model: Any, folder: Path, *, seed: int = 0, b: float = 0.4, **config: Any) -> Any:
-    """Save a random adapter for `model` to `folder`; a copy of `model` with it merged by peft. `b` is B's spread."""
+    """Save a random adapter for `model` to `folder`; a copy of `model` with it merged by peft. `b` is B's spread; DoRA's
+    lengths are not those of the base."""
     import torch
     from peft import LoraConfig, get_peft_model
 
@@ -25,6 +26,8 @@ def save_lora(model: Any, folder: Path, *, seed: int = 0, b: float = 0.4, **conf
         for name, parameter in wrapped.named_parameters():
             if ".lora_B." in name:
                 parameter.copy_(b * torch.randn_like(parameter))
+            if ".lora_magnitude_vector." in name:
+                parameter.mul_(1 + 0.3 * torch.rand_like(parameter))
     wrapped.save_pretrained(folder)
     return wrapped.merge_and_unload().eval()
 

@@ -30,9 +30,10 @@ def prepared(folder: Path, name: str = "llama", **config: Any) -> tuple[Any, Che
     return save_lora(source, folder / "lora", **config), checkpoint
 
 
+@pytest.mark.parametrize("config", [{}, {"use_rslora": True}, {"use_dora": True}], ids=["lora", "rslora", "dora"])
 @pytest.mark.parametrize("name", ["llama", "gemma3", "phi3"])
-def test_the_merged_weights_are_pefts(name: str, tmp_path: Path) -> None:
-    merged, checkpoint = prepared(tmp_path, name)
+def test_the_merged_weights_are_pefts(name: str, config: dict[str, Any], tmp_path: Path) -> None:
+    merged, checkpoint = prepared(tmp_path, name, **config)
     adapted = with_adapter(checkpoint, open_adapter(tmp_path / "lora"))
     assert adapted.tensors.names() == checkpoint.tensors.names()
     expected = merged.state_dict()

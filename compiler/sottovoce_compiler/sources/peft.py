@@ -1,7 +1,8 @@
 """A LoRA adapter as PEFT saves it: adapter_config.json beside adapter_model.safetensors.
 
 Knows the two files, and how PEFT scales a pair by its config. What would make an adapter compute something else than
-W + scale * B A is refused by its key. Does not know which model it is for, or what becomes of it.
+W + scale * B A, or that with its rows brought to trained lengths (DoRA), is refused by its key. Does not know which
+model it is for, or what becomes of it.
 """
 
 import math
@@ -23,15 +24,19 @@ Float = NDArray[np.float32]
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 MAX_RANK, MAX_ALPHA = 1 << 16, 1e5
 MERGE_IT = "merge it into its base with peft (merge_and_unload) and compile the result"
-# A half of a pair, or what peft saves beside the pair of a head: the base's own weight.
-_PART = re.compile(r"base_model\.model\.(?P<module>[\w.]+)\.(?P<part>lora_A|lora_B|base_layer)\.weight", re.ASCII)
+# A half of a pair; what peft saves beside the pair of a head, the base's own weight; the lengths of DoRA's rows.
+_PART = re.compile(
+    r"base_model\.model\.(?P<module>[\w.]+)\.((?P<part>lora_A|lora_B|base_layer)\.weight|(?P<vector>lora_magnitude_vector))",
+    re.ASCII,
+)
+_MAGNITUDE = "lora_magnitude_vector"
 _PLAIN_PATTERN = re.compile(r"\^?[\w.]+")
 _NO_NAMES = ("", "None")  # what peft writes where it does not know the base
 # The others (pissa, olora, corda, loftq, ...) change the base too, so that the pairs alone are not the adapter.
 _PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
 _READ = frozenset(
-    {"peft_type", "r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "target_modules", "bias"}
-    | {"init_lora_weights", "base_model_name_or_path"}
+    {"peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "target_modules"}
+    | {"bias", "init_lora_weights", "base_model_name_or_path"}
 )
 # How it was trained and is loaded again: nothing that changes what it computes once it is trained.
 _SILENT = frozenset(
@@ -43,7 +48,8 @@ _SILENT = frozenset(
 
 @dataclass(frozen=True)
 class LoraPair:
-    """One matrix's change: W (rows, columns) of `module` becomes W + scale * B A, A (rank, columns), B (rows, rank)."""
+    """One matrix's change: W (rows, columns) of `module` becomes W + scale * B A, A (rank, columns), B (rows, rank);
+    where it is `dora`, each row of that is then brought to its length in `load_magnitude` (arXiv 2402.09353, eq. 5)."""
 
     module: str  # as transformers names it in the model that was trained
     shape: tuple[int, int]
@@ -51,6 +57,7 @@ class LoraPair:
     scale: float
     tensors: FileTensors
     has_base: bool = False  # whether the base's own weight was saved with it
+    dora: bool = False
 
     def load(self) -> tuple[Float, Float]:
         """A and B in float32. A `SourceError` names one that is not of finite numbers."""
@@ -59,6 +66,18 @@ class LoraPair:
     def load_base(self) -> Float:
         """The base's own weight (rows, columns) in float32, where `has_base`."""
         return self._part("base_layer")
+
+    def load_magnitude(self) -> Float:
+        """The length (rows,) in float32 that each row of the changed weight has, where it is `dora`."""
+        return self._part(_MAGNITUDE)
+
+    def added_to(self, weight: Float) -> Float:
+        """What `weight` (rows, columns) float32 becomes, as a fresh array."""
+        a, b = self.load()
+        changed = weight + np.float32(self.scale) * (b @ a)
+        if self.dora:
+            changed *= (self.load_magnitude() / np.linalg.norm(changed, axis=1))[:, None]
+        return changed
 
     def _part(self, part: str) -> Float:
         name = _name(self.module, part)
@@ -79,6 +98,11 @@ class LoraAdapter:
     pairs: tuple[LoraPair, ...]  # sorted by module
     licence: str | None
     sha256: Mapping[str, str]
+
+    @property
+    def dora(self) -> bool:
+        """Whether it needs more of an engine than adding B A x: the base's weights."""
+        return any(pair.dora for pair in self.pairs)
 
 
 def open_adapter(folder: Path) -> LoraAdapter:
@@ -142,6 +166,12 @@ class _Config:
         rank = self.rank(module)
         return float(alpha) / (math.sqrt(rank) if stabilized else rank)
 
+    def dora(self) -> bool:
+        found = self.values.get("use_dora") or False
+        if not isinstance(found, bool):
+            raise self.refuse("use_dora", "true or false is needed")
+        return found
+
     def targets(self, module: str) -> bool:
         """Whether PEFT would look at `module`. A regular expression is not run: the file's author may have written one
         that never ends."""
@@ -166,12 +196,15 @@ def _pairs(config: _Config, tensors: FileTensors, file: Path) -> tuple[LoraPair,
     for name in tensors.names():
         if (named := _PART.fullmatch(name)) is None:
             raise SourceError(f"{file} has {name!r:.200}, which is no half of a LoRA pair for a matrix; {MERGE_IT}")
-        modules.setdefault(named["module"], set()).add(named["part"])
+        modules.setdefault(named["module"], set()).add(named["part"] or named["vector"])
     if not modules:
         raise SourceError(f"{file} has no tensors; save the adapter anew")
+    needed = {"lora_A", "lora_B", *({_MAGNITUDE} if config.dora() else ())}
     for module, parts in modules.items():
-        if parts - {"base_layer"} != {"lora_A", "lora_B"}:
-            raise SourceError(f"{file} has only {max(parts)} of {module}; save the adapter anew")
+        if missing := needed - parts:
+            raise SourceError(f"{file} has no {min(missing)} of {module}; save the adapter anew")
+        if _MAGNITUDE in parts - needed:
+            raise SourceError(f"{file} has {_MAGNITUDE} of {module}, but {CONFIG} does not say use_dora; {MERGE_IT}")
         if not config.targets(module):
             raise SourceError(f"{file} changes {module}, which target_modules of {CONFIG} does not name")
     return tuple(_pair(config, tensors, module, "base_layer" in modules[module], file) for module in sorted(modules))
@@ -184,13 +217,17 @@ def _pair(config: _Config, tensors: FileTensors, module: str, has_base: bool, fi
         raise SourceError(
             f"{file}: {module} has A {a} and B {b}; by {CONFIG} its rank is {rank}, and both are matrices"
         )
-    return LoraPair(module, (b[0], a[1]), rank, config.scale(module), tensors, has_base)
+    if config.dora() and (found := tensors.shape(_name(module, _MAGNITUDE))) != (b[0],):
+        raise SourceError(f"{file}: {module} has {_MAGNITUDE} {found} and B {b}; one value a row is needed")
+    return LoraPair(module, (b[0], a[1]), rank, config.scale(module), tensors, has_base, config.dora())
 
 
 def _name(module: str, part: str) -> str:
-    return f"base_model.model.{module}.{part}.weight"
+    return f"base_model.model.{module}.{part}" + ("" if part == _MAGNITUDE else ".weight")
 
 
 def _changes(pair: LoraPair) -> bool:
     a, b = pair.load()
+    if pair.dora:
+        pair.load_magnitude()
     return bool(a.any() and b.any())

@@ -47,7 +47,8 @@ def test_half_precision_is_widened(lora: Path) -> None:
     ("values", "said"),
     [
         ({"peft_type": "LOHA"}, "peft_type = 'LOHA'; only LORA"),
-        ({"use_dora": True}, "use_dora = True; that is not supported: merge it into its base with peft"),
+        ({"use_dora": True}, r"has no lora_magnitude_vector of model\.layers\.0\.mlp\.down_proj; save"),
+        ({"use_dora": "yes"}, "use_dora = 'yes'; true or false"),
         ({"modules_to_save": ["embed_tokens"]}, r"modules_to_save = \['embed_tokens'\]"),
         ({"bias": "all"}, "bias = 'all'; only 'none'"),
         ({"lora_bias": True}, "lora_bias = True"),
@@ -87,11 +88,12 @@ def without(name: str) -> Any:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (without(f"{Q}.lora_A.weight"), "has only lora_B of model.layers.0.self_attn.q_proj"),
+        (without(f"{Q}.lora_A.weight"), "has no lora_A of model.layers.0.self_attn.q_proj"),
         (lambda _: {}, "has no tensors"),
         (lambda found: {**found, "lm_head.weight": torch.zeros(2)}, "has 'lm_head.weight', which is no half"),
         (lambda found: {**found, f"\x1b[2J{Q}.lora_A.weight": torch.zeros(2)}, r"has '\\x1b\[2Jbase_model"),
-        (lambda found: {**found, f"{Q}.lora_magnitude_vector": torch.ones(48)}, "lora_magnitude_vector"),
+        (lambda found: {**found, f"{Q}.lora_magnitude_vector": torch.ones(48)}, "does not say use_dora"),
+        (lambda found: {**found, f"{Q}.lora_magnitude_vector.weight": torch.ones(48)}, "which is no half"),
         (lambda found: {**found, f"{Q}.lora_A.weight": torch.ones(4, 48, 1)}, r"has A \(4, 48, 1\)"),
         (lambda found: {**found, f"{Q}.lora_A.weight": torch.full((4, 48), torch.nan)}, "not hold finite numbers"),
         (lambda found: {**found, f"{Q}.lora_A.weight": torch.ones(4, 48).int()}, "not hold finite numbers"),
@@ -101,6 +103,19 @@ def test_tensors_that_are_no_whole_pairs_are_named(lora: Path, change: Any, said
     change_tensors(lora, change)
     with pytest.raises(SourceError, match=said):
         open_adapter(lora)
+
+
+def test_the_lengths_of_dora_are_read_and_checked(tmp_path: Path) -> None:
+    save_lora(random_model(config_of("llama")), tmp_path / "lora", use_dora=True)
+    found = open_adapter(tmp_path / "lora")
+    assert found.dora and found.pairs[0].load_magnitude().shape == found.pairs[0].shape[:1]
+    for value, said in (
+        (torch.ones(47), r"has lora_magnitude_vector \(47,\) and B \(48, 4\)"),
+        (torch.full((48,), torch.nan), "not hold finite numbers"),
+    ):
+        change_tensors(tmp_path / "lora", lambda found, value=value: {**found, f"{Q}.lora_magnitude_vector": value})
+        with pytest.raises(SourceError, match=said):
+            open_adapter(tmp_path / "lora")
 
 
 def test_an_adapter_whose_b_is_zero_everywhere_was_not_trained(tmp_path: Path) -> None:
