@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from sottovoce.engines.onnxruntime import ADAPTED_DECODER, ADAPTED_ENCODER, DECODER, ENCODER
 from sottovoce.errors import InputError
 from sottovoce.tokens import pack_tokens
 from sottovoce_compiler.components import VAD, fetch_component
@@ -19,6 +20,7 @@ from sottovoce_compiler.families.whisper import WhisperSpec, whisper_spec
 from sottovoce_compiler.families.whisper_tensors import check_tensors
 from sottovoce_compiler.lowerings.onnx.graph import OPSET, WEIGHTS_NAME, WeightFile
 from sottovoce_compiler.lowerings.onnx.recipe import PRECISIONS, Recipe, recipe
+from sottovoce_compiler.lowerings.onnx.slots import slotted
 from sottovoce_compiler.lowerings.onnx.whisper import WhisperLowering
 from sottovoce_compiler.pack import canonical_json, write_bundle
 from sottovoce_compiler.report.artifact import bundle_transcriber
@@ -93,17 +95,21 @@ def speech_precision(request: Request) -> str:
 
 
 def lower(checkpoint: Checkpoint, spec: WhisperSpec, chosen: Recipe, work: Path) -> dict[str, bytes | Path]:
-    """The model files of a bundle, by name: two graphs, their weights, the token table, the voice activity detector."""
+    """The model files of a bundle, by name: two graphs, the same with room for adapters, the weights of all four, the
+    token table, the voice activity detector."""
 
     def load(name: str) -> np.ndarray[Any, np.dtype[np.float32]]:
         return checkpoint.tensors.load(name).astype(np.float32, copy=False)
 
     with WeightFile(work / WEIGHTS_NAME) as weights:
-        lowering = WhisperLowering(spec, load, chosen, weights)
+        plain = WhisperLowering(spec, load, chosen, weights)
+        adapted = WhisperLowering(spec, load, slotted(chosen), weights)  # equal weights are stored once
         metadata = {"source": checkpoint.name}
         graphs: dict[str, bytes | Path] = {
-            "encoder.onnx": lowering.encoder(metadata),
-            "decoder.onnx": lowering.decoder(metadata),
+            ENCODER: plain.encoder(metadata),
+            DECODER: plain.decoder(metadata),
+            ADAPTED_ENCODER: adapted.encoder(metadata),
+            ADAPTED_DECODER: adapted.decoder(metadata),
         }
     table = [token.encode() if isinstance(token, str) else token for token in checkpoint.vocabulary]
     return {

@@ -64,6 +64,21 @@ class Transcriber:
     ) -> None:
         self.close()
 
+    def attach_adapter(self, path: str | os.PathLike[str], scale: float = 1.0) -> None:
+        """Add a LoRA adapter that `sottovoce adapter` made for this bundle's model; several add up.
+
+        What is being decoded goes on without it. Raises BundleError for a damaged file or a bundle without room for
+        adapters, InputError for an adapter of another base or one that changes nothing; nothing has changed then.
+        """
+        from sottovoce.speech_adapters import attach
+
+        attach(self._ready, Path(path), scale)
+
+    def detach_adapters(self) -> None:
+        """Remove all adapters: the bundle's own model again, to the bit."""
+        if self._loaded is not None:
+            self._loaded.engine.detach()
+
     @property
     def languages(self) -> tuple[str, ...]:
         """Codes of the languages the model knows, in the model's order; only "en" for an English-only model."""

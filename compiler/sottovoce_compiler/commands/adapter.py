@@ -1,16 +1,23 @@
-"""`sottovoce adapter`: a LoRA adapter as PEFT saves it into a file that a chat attaches and detaches while it runs."""
+"""`sottovoce adapter`: a LoRA adapter as PEFT saves it into a file that a bundle takes and drops while it runs."""
 
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sottovoce.errors import BundleError, InputError
 from sottovoce.gguf import read_gguf
 from sottovoce_compiler.lowerings.gguf.precision import ADAPTER_PRECISIONS
 
+if TYPE_CHECKING:
+    from sottovoce_compiler.sources.checkpoint import Checkpoint
+    from sottovoce_compiler.sources.peft import LoraAdapter
+
 EXAMPLE = """\
   sottovoce adapter smollm2-135m-instruct ./my-lora -o my-lora.gguf
-  sottovoce chat smollm2.svb --adapter my-lora.gguf"""
+  sottovoce chat smollm2.svb --adapter my-lora.gguf
+  sottovoce adapter whisper-base ./my-terms -o my-terms.gguf
+  sottovoce transcribe whisper-base.svb talk.wav --adapter my-terms.gguf"""
 
 SUFFIX = ".gguf"
 
@@ -38,15 +45,13 @@ def run(args: argparse.Namespace) -> int:
     """Writes the file; raises InputError for an adapter that is damaged, untrained, or of another model."""
     output = check_output(Path(args.output))
     from sottovoce_compiler.adapter import note_on_base
-    from sottovoce_compiler.families import language_model
-    from sottovoce_compiler.lowerings.gguf.adapter import write_adapter
     from sottovoce_compiler.sources import resolve
     from sottovoce_compiler.sources.files import say
     from sottovoce_compiler.sources.peft import open_adapter
 
     adapter = open_adapter(Path(args.adapter).expanduser())
     checkpoint = resolve(args.source)
-    write_adapter(language_model(checkpoint), checkpoint, adapter, output, args.precision)
+    _write(checkpoint, adapter, output, args.precision)
     note = note_on_base(adapter, checkpoint)
     if note is not None:
         say(note)
@@ -68,11 +73,24 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _write(checkpoint: "Checkpoint", adapter: "LoraAdapter", output: Path, precision: str) -> None:
+    from sottovoce_compiler.families import SPEECH, family_of, language_model
+
+    if family_of(checkpoint.config, checkpoint.name) in SPEECH:
+        from sottovoce_compiler.lowerings.onnx.speech_adapter import write_speech_adapter
+
+        write_speech_adapter(checkpoint, adapter, output, precision)
+        return
+    from sottovoce_compiler.lowerings.gguf.adapter import write_adapter
+
+    write_adapter(language_model(checkpoint), checkpoint, adapter, output, precision)
+
+
 def check_output(path: Path) -> Path:
     """The absolute path that an adapter may be written to. Raises InputError where it may not: nothing but another
     adapter is replaced, since a model has the same ending."""
     if path.suffix.lower() != SUFFIX:
-        raise InputError(f"{path} does not end in {SUFFIX}, as a file for llama.cpp does")
+        raise InputError(f"{path} does not end in {SUFFIX}, as adapters do")
     real = path.expanduser().resolve()
     if not real.parent.is_dir():
         raise InputError(f"{path} cannot be written: there is no folder {real.parent}; create it first")

@@ -1,32 +1,19 @@
 """LoRA adapters at run time: each belongs to one base, and must be seen to do something.
 
-An adapter names the files of the weights it was trained on by their SHA-256 (`sottovoce adapter` writes that). A bundle
-names the same files as its source, so one adapter fits every precision of its base, and no other model. Knows that pin
-and a probe; how an adapter is loaded is the engine's business.
+The base is known by the pin (`sottovoce.adapter_pin`). Knows a probe; how an adapter is loaded is for the engine.
 """
 
 import hashlib
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sottovoce.adapter_pin import open_pinned, weights_of
 from sottovoce.chat.loading import LoadedChat
 from sottovoce.errors import EngineError, InputError
-from sottovoce.gguf import read_gguf
-from sottovoce.manifest import printable
 
-PIN = "sottovoce.base.sha256"  # an array of hex digests: the files of the base's weights
-_MAX_FILES = 1000
-_WEIGHTS = (".safetensors", ".bin", ".gguf")  # what files that hold weights end in
 _PROBE = "The quick brown fox"
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-def is_weight_file(name: str) -> bool:
-    """Whether a source's file of that name counts as its weights, by which an adapter knows its base."""
-    return name.endswith(_WEIGHTS)
 
 
 def attach(ready: LoadedChat, path: Path, scale: float, before: int = 0) -> str:
@@ -54,30 +41,14 @@ def attach(ready: LoadedChat, path: Path, scale: float, before: int = 0) -> str:
 
 
 def _check_pin(ready: LoadedChat, path: Path) -> None:
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; make a file of it with: sottovoce adapter SOURCE {path} -o FILE.gguf")
-    pin = _pin(path, read_gguf(path).metadata.get(PIN))
     if ready.bundle is not None:
         manifest = ready.bundle.manifest
-        here = {digest for file, digest in manifest.source.sha256.items() if is_weight_file(file)}
-        name, remedy = manifest.name, ""
-    else:
-        model = getattr(ready.engine, "gguf").path  # noqa: B009 - only a plain GGUF file is without a bundle
-        here, name, remedy = {_sha256(model)}, str(model), f"; make one for this file with: sottovoce adapter {model}"
-    if pin != here:
-        raise InputError(
-            f"{path} was made for another model than {printable(name)}: it names weights with SHA-256 "
-            f"{min(pin)[:12]}..., which are not this model's{remedy}"
-        )
-
-
-def _pin(path: Path, value: Any) -> set[str]:
-    sound = isinstance(value, list) and 0 < len(value) <= _MAX_FILES and all(map(_SHA256.fullmatch, value))
-    if not sound:
-        raise InputError(
-            f"{path} does not say which model it was made for ({PIN}); make it anew with: sottovoce adapter"
-        )
-    return set(value)
+        open_pinned(path, weights_of(manifest), manifest.name)
+        return
+    model = getattr(ready.engine, "gguf").path  # noqa: B009 - only a plain GGUF file is without a bundle
+    # A folder is refused before gigabytes are hashed.
+    weights = set[str]() if path.is_dir() else {_sha256(model)}
+    open_pinned(path, weights, str(model), f"; make one for this file with: sottovoce adapter {model}")
 
 
 def _probe(ready: LoadedChat) -> np.ndarray[Any, np.dtype[np.float32]]:

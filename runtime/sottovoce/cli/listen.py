@@ -9,10 +9,10 @@ import sys
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-import sottovoce
 from sottovoce.cli import DONE
 from sottovoce.cli.captions import Captions, open_captions, play
 from sottovoce.cli.live import given, metered, positive_seconds, stopped_by_ctrl_c
+from sottovoce.cli.speech import add_adapter_argument, ready_transcriber
 from sottovoce.errors import InputError
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-partials", action="store_true", help="settled text alone, which takes less work")
     parser.add_argument("--words", action="store_true", help="print a line for each word: start, end, word")
     parser.add_argument("--json", action="store_true", help="print JSON lines: an object for each event")
+    add_adapter_argument(parser)
     parser.add_argument("--threads", metavar="N", type=int, help="processor threads (default: what suits this machine)")
 
 
@@ -65,15 +66,12 @@ def run(args: argparse.Namespace) -> int:
         options["partials"] = False
     with (
         closing(_source(args, captions)) as source,
-        closing(sottovoce.Transcriber(args.bundle, threads=args.threads)) as transcriber,
+        ready_transcriber(args) as transcriber,
+        stopped_by_ctrl_c(source),
+        closing(captions),
+        closing(transcriber.stream(metered(source, captions.level), **options)) as events,
     ):
-        transcriber.load()
-        with (
-            stopped_by_ctrl_c(source),
-            closing(captions),
-            closing(transcriber.stream(metered(source, captions.level), **options)) as events,
-        ):
-            play(events, captions)
+        play(events, captions)
     return DONE
 
 

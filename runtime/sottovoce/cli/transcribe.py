@@ -8,13 +8,13 @@ go on, and tell in the exit code. Knows nothing of how speech becomes text, nor 
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sottovoce
 from sottovoce.cli import BAD_INPUT, DONE, FAILED
 from sottovoce.cli.outlet import STDIN, choose_outlet
+from sottovoce.cli.speech import add_adapter_argument, ready_transcriber
 from sottovoce.errors import AudioError, EngineError, MissingExtraError
 from sottovoce.formats import FORMATS
 from sottovoce.types import Segment, TranscriptionInfo
@@ -62,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_temperatures,
         help="of sampling; later ones are tried when one fails",
     )
+    add_adapter_argument(parser)
     parser.add_argument("--no-vad", action="store_true", help="decode silence and noise as well")
     parser.add_argument(
         "--threads", metavar="N", type=_positive, help="processor threads (default: what suits this machine)"
@@ -84,8 +85,7 @@ def run(args: argparse.Namespace) -> int:
         failures.append(error)
         outlet.failed(source, error)
 
-    with closing(sottovoce.Transcriber(args.bundle, threads=args.threads)) as transcriber:
-        transcriber.load()
+    with ready_transcriber(args) as transcriber:
         batch_size = args.batch_size or sottovoce.TranscribeOptions().batch_size
         for batch in _batches(_loaded(args.audio, fail), 1 if len(args.audio) == 1 else batch_size):
             for source, outcome in _transcribed(transcriber, batch, options):

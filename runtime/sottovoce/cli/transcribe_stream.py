@@ -12,12 +12,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import sottovoce
 from sottovoce.cli import DONE, INTERRUPTED
 from sottovoce.cli.captions import open_captions, play
 from sottovoce.cli.live import given, stopped_by_ctrl_c
 from sottovoce.cli.outlet import STDIN, choose_outlet
 from sottovoce.cli.progress import Progress, clock
+from sottovoce.cli.speech import ready_transcriber
 from sottovoce.errors import InputError
 from sottovoce.streaming.events import Committed, Event, SpeechEnded, SpeechStarted
 from sottovoce.types import Segment, TranscriptionInfo, Word
@@ -38,11 +38,7 @@ def run_stream(args: argparse.Namespace) -> int:
     is_live = args.format == "txt" and args.output is None and not args.json
     if not is_live:
         options["partials"] = False
-    with (
-        closing(_recording(args)) as source,
-        closing(sottovoce.Transcriber(args.bundle, threads=args.threads)) as transcriber,
-    ):
-        transcriber.load()
+    with closing(_recording(args)) as source, ready_transcriber(args) as transcriber:
         duration = source.duration
         with stopped_by_ctrl_c(source) as interruption, closing(transcriber.stream(source, **options)) as events:
             if is_live:

@@ -14,7 +14,7 @@ from llama_case import needs_llama
 from tiny_gguf import CHATML, tiny_gguf, tiny_lora
 
 from sottovoce import Chat
-from sottovoce.chat.adapters import is_weight_file
+from sottovoce.adapter_pin import is_weight_file
 from sottovoce.errors import BundleError, EngineError, InputError
 from sottovoce_compiler.pack import write_bundle
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 from gguf import GGUFType, GGUFWriter, Keys, LlamaFileType
+from numpy.typing import NDArray
 
-from sottovoce.chat.adapters import PIN, is_weight_file
+from sottovoce.adapter_pin import PIN, is_weight_file
 from sottovoce_compiler.adapter import MATRICES, placed
 from sottovoce_compiler.families.causal import CausalModel, CausalSpec, Float
 from sottovoce_compiler.lowerings.gguf.model import graph_of, in_row_order, tensor_name
@@ -32,21 +33,46 @@ def write_adapter(
 ) -> None:
     """Write `adapter` for `model` of `checkpoint` to `path`, whole or not at all; the same gives the same bytes.
 
-    Raises SourceError for an adapter of another model, or where float16 cannot hold it.
+    Raises SourceError for an adapter of another model or of DoRA's kind, or where float16 cannot hold it.
     """
     pairs = placed(adapter, checkpoint)
     graph = graph_of(model.spec, checkpoint.name)
-    dtype, file_type = _KINDS[precision]
     first = next(iter(pairs.values()))
     alpha = first.scale * first.rank
-    writer = GGUFWriter(None, graph.architecture)
-    _add_facts(writer, checkpoint, adapter, alpha, file_type)
+    writer = adapter_writer(graph.architecture, checkpoint, adapter, alpha, precision)
     for name, values in _tensors(model, pairs, alpha):
-        with np.errstate(over="ignore"):
-            stored = values.astype(dtype)
-        if not np.isfinite(stored).all():
-            raise SourceError(f"{adapter.folder}: {name} has values beyond float16; write it as fp32")
-        writer.add_tensor(name, stored)
+        writer.add_tensor(name, stored_as(values, precision, f"{adapter.folder}: {name}"))
+    finished(writer, path)
+
+
+def adapter_writer(
+    architecture: str, checkpoint: Checkpoint, adapter: LoraAdapter, alpha: float, precision: str
+) -> GGUFWriter:
+    """A file that says what it is and which weights it is for, to add tensors to (`stored_as`) and end with `finished`.
+
+    Raises SourceError where the checkpoint names no file of weights, and for DoRA: it scales the rows of its base.
+    """
+    if adapter.dora:
+        raise SourceError(
+            f"{adapter.folder} is a DoRA adapter, which no engine adds while it runs; "
+            "compile it into its base: sottovoce compile SOURCE --adapter DIR"
+        )
+    writer = GGUFWriter(None, architecture)
+    _add_facts(writer, checkpoint, adapter, alpha, _KINDS[precision][1])
+    return writer
+
+
+def stored_as(values: Float, precision: str, what: str) -> NDArray[np.floating]:
+    """The values as the file holds them. Raises SourceError naming `what` where float16 has no such numbers."""
+    with np.errstate(over="ignore"):
+        stored = values.astype(_KINDS[precision][0])
+    if not np.isfinite(stored).all():
+        raise SourceError(f"{what} has values beyond float16; write it as fp32")
+    return stored
+
+
+def finished(writer: GGUFWriter, path: Path) -> None:
+    """Write the file to `path`, whole or not at all."""
     with workspace(path) as folder:
         whole = folder / "adapter.gguf"
         writer.write_header_to_file(whole)
