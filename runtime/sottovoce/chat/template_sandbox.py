@@ -144,7 +144,7 @@ class _Generation(Extension):
     def parse(self, parser: Parser) -> nodes.Node:
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        scope = nodes.Scope(body).set_lineno(line)
+        scope = nodes.Scope(body, lineno=line)
         opening, closing = (
             nodes.Output([_hooked("generation", [nodes.Const(end)], scope)]).set_lineno(line) for end in (0, 1)
         )
