@@ -42,6 +42,14 @@ class AdaptedTensors:
         return pair.added_to(weight.astype(np.float32))
 
 
+@dataclass(frozen=True)
+class Adapted:
+    """What a checkpoint with an adapter was made of."""
+
+    base: Checkpoint
+    adapter: LoraAdapter
+
+
 def with_adapter(checkpoint: Checkpoint, adapter: LoraAdapter) -> Checkpoint:
     """`checkpoint` with `adapter` in its weights, its name, its licence and its digests. Raises SourceError where it
     was made for another model."""
@@ -58,10 +66,10 @@ def with_adapter(checkpoint: Checkpoint, adapter: LoraAdapter) -> Checkpoint:
 def placed(adapter: LoraAdapter, checkpoint: Checkpoint) -> dict[str, LoraPair]:
     """The checkpoint's tensor -> the pair that changes it. Raises SourceError naming a module that is not one of the
     base's matrices, or a shape that differs."""
-    matrices = {_plain(name): name for name in _matrices(checkpoint)}
+    matrices = {bare_name(name): name for name in _matrices(checkpoint)}
     found: dict[str, LoraPair] = {}
     for pair in adapter.pairs:
-        name = matrices.get(_plain(f"{pair.module}.weight"))
+        name = matrices.get(bare_name(f"{pair.module}.weight"))
         if name is None or name in found:
             raise SourceError(_misplaced(adapter, pair, checkpoint, twice=name is not None))
         if (shape := checkpoint.tensors.shape(name)) != pair.shape:
@@ -105,7 +113,8 @@ def _same(pair: LoraPair, checkpoint: Checkpoint, name: str) -> bool:
     return theirs.shape == ours.shape and np.allclose(theirs, ours.astype(np.float32), rtol=2**-8, atol=1e-30)
 
 
-def _plain(name: str) -> str:
+def bare_name(name: str) -> str:
+    """A module's or a tensor's name without what the class of its model puts before it."""
     return name.removeprefix(next((prefix for prefix in _PREFIXES if name.startswith(prefix)), ""))
 
 

@@ -4,7 +4,7 @@ Every stage has a name (`STAGES`), which progress bars and logs use. What is don
 and `chat_pipeline`, each read from top to bottom.
 """
 
-from sottovoce_compiler.adapter import with_adapter
+from sottovoce_compiler.adapter import Adapted, with_adapter
 from sottovoce_compiler.families import family_of
 from sottovoce_compiler.request import Compiled, Progress, Request
 from sottovoce_compiler.sources import resolve
@@ -17,12 +17,14 @@ def compile_model(request: Request, progress: Progress = lambda stage, done: Non
     output = check_destination(request.output)
     progress("resolve", 0)
     checkpoint = resolve(request.source)
+    adapted = None
     if request.adapter is not None:
-        checkpoint = with_adapter(checkpoint, open_adapter(request.adapter))
+        adapted = Adapted(checkpoint, open_adapter(request.adapter))
+        checkpoint = with_adapter(checkpoint, adapted.adapter)
     if family_of(checkpoint.config, checkpoint.name) == "whisper":
         from sottovoce_compiler.speech_pipeline import compile_speech
 
-        return compile_speech(request, checkpoint, output, progress)
+        return compile_speech(request, checkpoint, output, progress, adapted)
     from sottovoce_compiler.chat_pipeline import compile_chat
 
-    return compile_chat(request, checkpoint, output, progress)
+    return compile_chat(request, checkpoint, output, progress, adapted)

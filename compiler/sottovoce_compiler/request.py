@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any, Self
 
 from sottovoce_compiler.report.gate import Verdict
+from sottovoce_compiler.report.table import Table
 from sottovoce_compiler.report.texts import TextSet
 from sottovoce_compiler.sources.checkpoint import Checkpoint
 from sottovoce_targets import Target
 
-# In their order; a model that has no stream has no such stage.
-STAGES = ("resolve", "lower", "pack", "measure source", "measure artifact", "gate", "measure stream", "seal")
+# In their order; a stage that a model or a request does not have is left out.
+STAGES = (
+    *("resolve", "lower", "pack", "measure source", "measure artifact", "gate"),
+    *("measure stream", "compare formats", "seal"),
+)
 _OLDEST_RUNTIME = "0.1.0"
 
 Progress = Callable[[str, float], None]  # a stage's name and how much of it is done, 0 to 1
@@ -36,6 +40,7 @@ class Request:
     adapter: Path | None = None  # a LoRA adapter, PEFT's folder, that is merged into the weights
     calibrate: bool = True  # weigh columns by how strongly they are driven, where a precision searches
     calibration: TextSet | None = None  # on this text; None: on random tokens
+    compare_formats: bool = False  # language models: measure the other format beside it, for the report
     timings: bool = False  # record how fast it is here, which no two compiles measure alike
 
 
@@ -47,12 +52,13 @@ class Compiled:
     bytes: int
     report: Mapping[str, Any]
     gate: Verdict
+    tables: tuple[Table, ...] = ()  # what else is to be shown
 
     @classmethod
-    def at(cls, bundle: Path, report: Mapping[str, Any], gate: Verdict) -> Self:
+    def at(cls, bundle: Path, report: Mapping[str, Any], gate: Verdict, tables: tuple[Table, ...] = ()) -> Self:
         """The bundle that has just been written to `bundle`, a file or a folder."""
         files = [bundle] if bundle.is_file() else [file for file in bundle.rglob("*") if file.is_file()]
-        return cls(bundle, sum(file.stat().st_size for file in files), report, gate)
+        return cls(bundle, sum(file.stat().st_size for file in files), report, gate, tables)
 
 
 def common_fields(request: Request, checkpoint: Checkpoint, precision: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import numpy as np
 from sottovoce.engines.onnxruntime import ADAPTED_DECODER, ADAPTED_ENCODER, DECODER, ENCODER
 from sottovoce.errors import InputError
 from sottovoce.tokens import pack_tokens
+from sottovoce_compiler.adapter import Adapted
 from sottovoce_compiler.components import VAD, fetch_component
 from sottovoce_compiler.families.whisper import WhisperSpec, whisper_spec
 from sottovoce_compiler.families.whisper_tensors import check_tensors
@@ -23,6 +24,7 @@ from sottovoce_compiler.lowerings.onnx.recipe import PRECISIONS, Recipe, recipe
 from sottovoce_compiler.lowerings.onnx.slots import slotted
 from sottovoce_compiler.lowerings.onnx.whisper import WhisperLowering
 from sottovoce_compiler.pack import canonical_json, write_bundle
+from sottovoce_compiler.report.adaptation import adapter_section, speech_adaptation
 from sottovoce_compiler.report.artifact import bundle_transcriber
 from sottovoce_compiler.report.builtin import builtin_set
 from sottovoce_compiler.report.cost import whisper_cost
@@ -42,8 +44,13 @@ from sottovoce_compiler.staging import workspace
 _OLDEST_ENGINE, _NEXT_ENGINE = "1.22", "2"
 
 
-def compile_speech(request: Request, checkpoint: Checkpoint, output: Path, progress: Progress) -> Compiled:
-    """Compile one resolved model to `output`. Raises UnsupportedModelError, GateError, or what packing raises."""
+def compile_speech(
+    request: Request, checkpoint: Checkpoint, output: Path, progress: Progress, adapted: Adapted | None = None
+) -> Compiled:
+    """Compile one resolved model to `output`; `adapted` says what it is made of where it has an adapter.
+
+    Raises UnsupportedModelError, GateError, SourceError for an adapter that changes nothing, or what packing raises.
+    """
     _check_request(request)
     spec = whisper_spec(checkpoint)
     check_tensors(checkpoint, spec)
@@ -61,6 +68,9 @@ def compile_speech(request: Request, checkpoint: Checkpoint, output: Path, progr
         gate = gate_limits.check(*_measure(checkpoint, dataset, draft, progress))
         progress("gate", 0)
         gate.require()
+        adaptation = None
+        if adapted is not None:
+            adaptation = speech_adaptation(adapted, checkpoint, dataset, gate.source, gate.artifact)
         progress("measure stream", 0)
         card = compiled_stream(draft, dataset)
         gate = gate.with_stream(*card.evaluations, title=card.title)
@@ -72,14 +82,17 @@ def compile_speech(request: Request, checkpoint: Checkpoint, output: Path, progr
         files |= golden_files(draft, builtin_set())
         drift = timestamp_drift(checkpoint, spec.alignment_heads, draft, dataset)
         report = report_of(dataset, gate, drift, whisper_cost(spec, chosen, files)) | stream
+        report |= adapter_section(adaptation)
         write_bundle(output, fields, {**files, "report.json": canonical_json(report)})
-    return Compiled.at(output, report, gate)
+    return Compiled.at(output, report, gate, () if adaptation is None else (adaptation.table(),))
 
 
 def _check_request(request: Request) -> None:
     """InputError for what only language models are asked, before anything slow is done."""
     if request.format is not None:
         raise InputError(f"format {request.format!r} is for language models; speech is lowered to the target's alone")
+    if request.compare_formats:
+        raise InputError("formats are compared for language models; speech is lowered to the target's alone")
     if request.calibration is not None:
         raise InputError("calibration text is for language models; speech is rounded without any")
     speech_precision(request)

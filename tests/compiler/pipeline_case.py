@@ -15,6 +15,7 @@ from unittest.mock import patch
 from tests.runtime.random_whisper import random_checkpoint
 
 from sottovoce_compiler.pipeline import compile_model
+from sottovoce_compiler.report.adaptation import Adaptation, Figure
 from sottovoce_compiler.report.dataset import Clip, Dataset
 from sottovoce_compiler.report.evaluate import evaluate
 from sottovoce_compiler.report.hypothesis import Hypothesis
@@ -26,6 +27,7 @@ from sottovoce_targets import load_target
 from .report.stream_case import STEPS, at, card, committed
 
 TEXT = "the best of times"
+ADAPTATION = Adaptation("lora", 3, "case", 0.5, (Figure("wer", 0.5, 0.25, 0.25),))
 DATA = Dataset("case", (Clip("a", Path(__file__), TEXT, "en", 2.0),))
 
 
@@ -49,6 +51,7 @@ def nothing_slow(artifact: str = TEXT, stream: str | None = None) -> Iterator[No
         stack.enter_context(patch(here + "measured_heads", lambda checkpoint, dataset: ((0, 1), (1, 0))))
         stack.enter_context(patch(here + "evaluate_source", lambda *_: evaluate(says(TEXT), DATA)))
         stack.enter_context(patch(here + "bundle_transcriber", lambda path: says(artifact)))
+        stack.enter_context(patch(here + "speech_adaptation", lambda *_: ADAPTATION))
         stack.enter_context(patch(here + "timestamp_drift", lambda *_: {"mean_ms": 1}))
         stack.enter_context(patch(here + "compiled_stream", partial(streamed, artifact, stream or artifact)))
         stack.enter_context(patch(here + "golden_files", lambda path, data: {"golden/case-0.json": b"{}"}))

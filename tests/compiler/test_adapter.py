@@ -154,6 +154,8 @@ def test_a_whisper_is_compiled_with_an_adapter_like_any_other(tmp_path: Path) ->
     np.testing.assert_allclose(adapted.tensors.load(name), base.tensors.load(name) + 2 * b @ a, atol=1e-6)
     with nothing_slow():
         compiled = compile_model(replace(request(tmp_path / "x.svb"), adapter=lora))
+    assert compiled.report["adapter"]["wer"] == {"base": 0.5, "adapted": 0.25, "bundle": 0.25}
+    assert "changes 3 matrices" in compiled.tables[0].title
     manifest = open_bundle(compiled.bundle).manifest
     assert manifest.name == "random+lora" and "adapter/adapter_model.safetensors" in manifest.source.sha256
 

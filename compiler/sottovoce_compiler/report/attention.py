@@ -1,4 +1,5 @@
-"""Where the source looks as it is fed a text: transformers' cross-attention over the full window of 30 s."""
+"""The source as it is fed a text: where transformers' cross-attention looks, over the full window of 30 s, and what it
+expects next."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +18,19 @@ def source_prompt(parts: Any) -> list[int]:
     language = special.languages.get("en", next(iter(special.languages.values()), None))
     steering = [] if language is None else [language, special.tasks["transcribe"]]
     return [special.start, *steering, special.no_timestamps]
+
+
+def forced_logits(parts: Any, samples: Float, tokens: Sequence[int]) -> Float:
+    """Logits (tokens, vocabulary) float32 after each of `tokens`, which are fed at once after the prompt; the source's
+    full window."""
+    import torch
+
+    prompt = source_prompt(parts)
+    with torch.inference_mode():
+        features = parts.extractor(samples, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
+        found = parts.model(input_features=features, decoder_input_ids=torch.tensor([[*prompt, *tokens]]))
+    logits: Float = found.logits[0, len(prompt) :].float().numpy()
+    return logits
 
 
 def cross_attention(parts: Any, samples: Float, tokens: Sequence[int]) -> Float:
