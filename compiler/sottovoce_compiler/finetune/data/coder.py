@@ -24,7 +24,8 @@ from sottovoce_compiler.lowerings.gguf.tokenizer_file import read_tokenizer_file
 from sottovoce_compiler.sources.checkpoint import Checkpoint
 from sottovoce_compiler.tokens import chat_tokens
 
-Piece = tuple[str, bool]  # text, and whether the spelling of a control token in it is that token
+# Text, whether the spelling of a control token in it is that token, and whether it goes on where other text ended.
+Piece = tuple[str, bool, bool]
 
 _STRAY = str.maketrans("", "", "".join(ANSWER))
 _BEFORE = "\n"  # stands before text that goes on, so that no tokenizer takes it for a beginning
@@ -110,21 +111,19 @@ class Coder:
     def encode_rendered(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of rendered texts, each with the token that text begins with where it does not have it yet: what
         the runtime gives an engine. Raises InputError for a token that the model does not have."""
-        return [self._begun(ids) for ids in self._pieces([self._plain.pieces(self._composed(text)) for text in texts])]
+        return self.encode_cut(texts, ())
+
+    def encode_cut(self, texts: Sequence[str], cuts: Sequence[int]) -> list[list[int]]:
+        """The same with no token that reaches over one of `cuts`, characters from the beginning of each text."""
+        return [self._begun(ids) for ids in self._pieces([self._rendered(text, cuts) for text in texts])]
 
     def encode_text(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of plain texts, with the token that text begins with. A control token's spelling is text."""
-        return [self._begun(ids) for ids in self._pieces([[(self._composed(text), False)] for text in texts])]
+        return [self._begun(ids) for ids in self._pieces([[(self._composed(text), False, False)] for text in texts])]
 
     def encode_continued(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of plain texts that go on where other tokens end: what a model writes after these."""
-        texts = [self._composed(text) for text in texts]
-        if not self._begins_with_space:
-            return self._pieces([[(text, False)] for text in texts])
-        bare = self._pieces([[(text, False)] for text in texts])
-        led = self._pieces([[(_BEFORE + text, False)] for text in texts])
-        cut = len(self._before)
-        return [after[cut:] if after[:cut] == self._before else alone for after, alone in zip(led, bare, strict=True)]
+        return self._pieces([[(self._composed(text), False, True)] for text in texts])
 
     def spells_control(self, text: str) -> bool:
         """Whether the spelling of a control token is in `text`."""
@@ -141,14 +140,32 @@ class Coder:
     def _begun(self, ids: list[int]) -> list[int]:
         return ids if self._begin is None or ids[:1] == [self._begin] else [self._begin, *ids]
 
+    def _rendered(self, text: str, cuts: Sequence[int]) -> list[Piece]:
+        ends = sorted({*(cut for cut in cuts if 0 < cut < len(text)), len(text)})
+        parts = [text[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+        return [
+            (piece, special, index > 0 and not inner)
+            for index, part in enumerate(parts)
+            for inner, (piece, special) in enumerate(self._plain.pieces(self._composed(part)))
+        ]
+
     def _pieces(self, texts: Sequence[Sequence[Piece]]) -> list[list[int]]:
         """The tokens of each of `texts`; all pieces of a sort are encoded at once, in parallel."""
-        found: dict[bool, list[list[int]]] = {}
-        for special in (True, False):
-            wanted = [text for pieces in texts for text, of in pieces if of is special]
-            found[special] = self._batch(wanted, special=special) if wanted else []
-        nexts = {special: iter(ids) for special, ids in found.items()}
-        return [[token for _, special in pieces for token in next(nexts[special])] for pieces in texts]
+        sorts: dict[tuple[bool, bool], list[str]] = {}
+        for pieces in texts:
+            for text, special, goes_on in pieces:
+                sorts.setdefault((special, goes_on), []).append(text)
+        found = {sort: iter(self._encoded(some, *sort)) for sort, some in sorts.items()}
+        return [[token for _, *sort in pieces for token in next(found[sort[0], sort[1]])] for pieces in texts]
+
+    def _encoded(self, texts: list[str], special: bool, goes_on: bool) -> list[list[int]]:
+        alone = self._batch(texts, special=special)
+        if not (goes_on and self._begins_with_space):
+            return alone
+        led, cut = self._batch([_BEFORE + text for text in texts], special=special), len(self._before)
+        return [
+            ids[cut:] if ids[:cut] == self._before else otherwise for ids, otherwise in zip(led, alone, strict=True)
+        ]
 
     def _batch(self, texts: list[str], *, special: bool) -> list[list[int]]:
         self._tokenizer.encode_special_tokens = not special

@@ -22,9 +22,11 @@ from sottovoce_compiler.finetune.data.split import Split, by_file, by_seed
 from sottovoce_compiler.finetune.data.text import texts
 from sottovoce_compiler.sources.checkpoint import Checkpoint
 
+Earlier = Literal["leave", "separate"]
 Overflow = Literal["error", "cut", "drop"]
 
 TEXT_KINDS: Final[tuple[Kind, ...]] = ("chat", "instruction", "prompt", "text")
+EARLIER: Final[tuple[Earlier, ...]] = ("leave", "separate")
 OVERFLOWS: Final[tuple[Overflow, ...]] = ("error", "cut", "drop")
 _AT_ONCE = 1024  # lines that are encoded together
 
@@ -33,12 +35,14 @@ _AT_ONCE = 1024  # lines that are encoded together
 class TextOptions:
     """`max_tokens` is the longest example, the model's context where it is None; what is longer is refused, cut at its
     end or dropped, as `overflow` says. `answer_marker`: of a text what comes after its last place is learned.
-    `eval_fraction` of the data is kept to measure on, chosen by `seed`. `variables` are what else the chat template may
-    read (enable_thinking), `date` the day that it writes, now where it is None."""
+    `earlier_answers` that the template writes otherwise once a conversation goes on are left out, or learned in
+    examples of their own ("separate"). `eval_fraction` of the data is kept to measure on, chosen by `seed`. `variables`
+    are what else the chat template may read (enable_thinking), `date` the day that it writes, now where it is None."""
 
     max_tokens: int | None = None
     overflow: Overflow = "error"
     answer_marker: str | None = None
+    earlier_answers: Earlier = "leave"
     eval_fraction: float = 0.0
     seed: int = 0
     variables: Mapping[str, Any] = field(default_factory=dict)
@@ -47,6 +51,8 @@ class TextOptions:
     def __post_init__(self) -> None:
         if self.overflow not in OVERFLOWS:
             raise InputError(f"overflow {self.overflow!r}; one of {', '.join(OVERFLOWS)}")
+        if self.earlier_answers not in EARLIER:
+            raise InputError(f"earlier_answers {self.earlier_answers!r}; one of {', '.join(EARLIER)}")
         if self.answer_marker is not None and not self.answer_marker:
             raise InputError("an empty answer marker stands everywhere; give the text after which answers begin")
         if not 0 <= self.eval_fraction < 1:
@@ -120,7 +126,7 @@ class _Making:
         faults.check(lines.count)
         return found
 
-    def report(self, kind: Kind, lines: int, split: Split) -> DataReport:
+    def report(self, kind: Kind, lines: int, split: Split[Example]) -> DataReport:
         return DataReport(
             kind=kind,
             lines=lines,
@@ -146,7 +152,8 @@ class _Making:
             raise InputError(f"an answer marker is for text data; in {kind} data the answers are told apart already")
         match kind:
             case "chat":
-                return conversations(coder, cast(list[ChatLine], records), faults, notes)
+                separate = self._options.earlier_answers == "separate"
+                return conversations(coder, cast(list[ChatLine], records), separate, faults, notes)
             case "instruction":
                 return instructions(coder, cast(list[InstructionLine], records), faults, notes)
             case "prompt":

@@ -22,7 +22,7 @@ PLAIN: Final = "{question}\n\nAnswer:\n"  # how a model without a template is as
 def instructions(coder: Coder, lines: Sequence[InstructionLine], faults: Faults, notes: Counter[str]) -> list[Example]:
     """An example for each line that is sound; others are added to `faults`."""
     if coder.template is not None:
-        return conversations(coder, [_as_chat(line) for line in lines], faults, notes)
+        return conversations(coder, [_as_chat(line) for line in lines], False, faults, notes)
     notes["plain"] += len(lines)
     return prompts(coder, [_as_prompt(line) for line in lines], notes)
 

@@ -123,7 +123,7 @@ def check_lines(path: Path, kinds: Sequence[Kind] | None = None) -> Lines:
 @dataclass(frozen=True, slots=True)
 class _Raw:
     number: int
-    content: bytes  # at most MAX_LINE + 1 bytes, without the line's end where it fits
+    content: bytes  # without the line's end; more than MAX_LINE bytes of a line that has more
 
 
 def _raw_lines(path: Path) -> Iterator[_Raw]:
@@ -137,11 +137,10 @@ def _raw_lines(path: Path) -> Iterator[_Raw]:
                 if number == 1:
                     _check_beginning(path, content)
                     content = content.removeprefix(_MARK)
-                whole = content
-                while len(whole) > MAX_LINE and not whole.endswith(b"\n"):  # go past what is too long to be read
-                    if not (whole := file.readline(MAX_LINE + 1)):
-                        break
-                yield _Raw(number, content if len(content) > MAX_LINE else content.rstrip(b"\r\n"))
+                rest = content
+                while len(rest) > MAX_LINE and not rest.endswith(b"\n"):  # what is too long is not kept
+                    rest = file.readline(MAX_LINE + 1)
+                yield _Raw(number, content.rstrip(b"\r\n"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; --data takes a file of JSON lines") from None
 

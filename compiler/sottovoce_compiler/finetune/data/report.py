@@ -15,8 +15,12 @@ _BAR = 40  # characters of the longest bar
 # What was remarkable in the data, by the names under which it is counted.
 NOTES: Final[Mapping[str, str]] = {
     "rewritten": "earlier answers not learned, as the template writes them otherwise once a conversation goes on",
+    "separate": "earlier answers that the template writes otherwise once a conversation goes on, learned on their own",
     "parted": "answers that begin otherwise than what the template gives a model to go on from, learned from there on",
-    "merged": "answers that begin within a token of what is before them, which is learned with them",
+    "merged": "conversations in which a token would reach over the beginning of an answer, cut there",
+    "unasked": "answers not learned, as they are the first message and nothing asks for them",
+    "uncalled": "answers not learned, as the template does not write their calls",
+    "unthought": "answers learned without their reasoning, as the template does not write it",
     "unended": "answers that the template does not end, ended by the token that ends text",
     "plain": "instructions asked in plain text, as the model has no chat template",
     "spaced": "prompts that end in a space, which most tokenizers keep with the next word; leave it to the completion",

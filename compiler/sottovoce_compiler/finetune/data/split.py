@@ -2,22 +2,32 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
-from sottovoce_compiler.finetune.data.example import Example
+
+class Digested(Protocol):
+    """What can be told apart."""
+
+    def digest(self, salt: bytes = b"") -> bytes:
+        """Equal for exact duplicates, and for nothing else."""
+        ...
+
+
+Kept = TypeVar("Kept", bound=Digested)
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class Split(Generic[Kept]):
     """`train` and `eval` in the data's order. `repeated` examples of train are exact duplicates of earlier ones, and
     stay; `shared` ones were in eval too, and were taken out of train."""
 
-    train: tuple[Example, ...]
-    eval: tuple[Example, ...]
+    train: tuple[Kept, ...]
+    eval: tuple[Kept, ...]
     repeated: int
     shared: int
 
 
-def by_seed(examples: Sequence[Example], fraction: float, seed: int) -> Split:
+def by_seed(examples: Sequence[Kept], fraction: float, seed: int) -> Split[Kept]:
     """`fraction` of the examples for eval, one at least where it is above 0, those whose digests under the seed are the
     lowest: the order of the data changes nothing, and exact duplicates are on the same side.
 
@@ -42,12 +52,12 @@ def by_seed(examples: Sequence[Example], fraction: float, seed: int) -> Split:
     return Split(train, kept, _repeated(train), 0)
 
 
-def by_file(train: Sequence[Example], evaluation: Sequence[Example]) -> Split:
+def by_file(train: Sequence[Kept], evaluation: Sequence[Kept]) -> Split[Kept]:
     """All of `evaluation` for eval, and of `train` what is not an exact duplicate of any of it."""
     held = {example.digest() for example in evaluation}
     kept = tuple(example for example in train if example.digest() not in held)
     return Split(kept, tuple(evaluation), _repeated(kept), len(train) - len(kept))
 
 
-def _repeated(examples: Sequence[Example]) -> int:
+def _repeated(examples: Sequence[Digested]) -> int:
     return len(examples) - len({example.digest() for example in examples})
