@@ -1,0 +1,23 @@
+"""Rows of values, a few at a time on a CPU: intermediate values then stay in its cache, and are never all there.
+
+What the references of the row-wise operations have in common. Knows no operation.
+"""
+
+from collections.abc import Iterator
+
+import torch
+
+CHUNK = 2**18  # values of an intermediate on a CPU, 1 MB in float32: about its second-level cache
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """What values of `dtype` are computed in: float32, or `dtype` where it is as wide."""
+    return torch.float32 if dtype.itemsize < 4 else dtype
+
+
+def chunks(x: torch.Tensor) -> Iterator[slice]:
+    """Slices of the rows of `x` (T, ...): on a CPU of CHUNK values or one row, elsewhere all at once."""
+    values = max(1, x.numel() // max(1, x.shape[0]))
+    step = max(1, CHUNK // values) if x.device.type == "cpu" else max(1, x.shape[0])
+    for begin in range(0, x.shape[0], step):
+        yield slice(begin, begin + step)
