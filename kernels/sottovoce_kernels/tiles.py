@@ -7,17 +7,17 @@ import torch
 
 from sottovoce_kernels.backend import BackendError
 
-# Widest row, rows of a tile, warps: a thread holds 16 to 32 values of a tile, loads of 16 bytes.
+# Widest row, rows of a tile, warps forward, warps backward: a thread holds 16 values of a tile forward, where loads are
+# of 16 bytes, and 8 backward, where it holds three to five such tiles at once and would spill.
 TILES = (
-    (64, 32, 4),
-    (128, 16, 4),
-    (256, 8, 4),
-    (512, 4, 4),
-    (1024, 2, 4),
-    (2048, 1, 4),
-    (4096, 1, 8),
-    (8192, 1, 16),
-    (16384, 1, 32),
+    (64, 32, 4, 8),
+    (128, 16, 4, 8),
+    (256, 8, 4, 8),
+    (512, 4, 4, 8),
+    (1024, 2, 4, 8),
+    (2048, 1, 4, 8),
+    (4096, 1, 8, 16),
+    (8192, 1, 16, 32),
 )
 WAVES = 4  # programs for each multiprocessor where each adds up what its rows give to a weight's gradient
 PROGRAMS_ELSEWHERE = 4  # where there is no GPU to ask: in the interpreter
@@ -41,11 +41,11 @@ class Tile:
         return {"ROWS": self.rows, "BLOCK": self.width, "num_warps": self.warps, "enable_fp_fusion": True}
 
 
-def tile_for(width: int) -> Tile:
+def tile_for(width: int, *, backward: bool = False) -> Tile:
     """The tile for rows of `width` values. Raises BackendError for rows wider than the widest in TILES."""
-    for widest, rows, warps in TILES:
+    for widest, rows, *warps in TILES:
         if width <= widest:
-            return Tile(rows, 1 << max(0, width - 1).bit_length(), warps)
+            return Tile(rows, 1 << max(0, width - 1).bit_length(), warps[backward])
     raise BackendError(f"rows of {width} values; the kernels take up to {TILES[-1][0]}, use backend 'reference'")
 
 

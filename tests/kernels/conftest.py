@@ -25,6 +25,9 @@ import torch
 
 from sottovoce_kernels.backend import interpreted
 
+if str(Path(__file__).parent) not in sys.path:
+    sys.path.append(str(Path(__file__).parent))  # tiers.py, which the tests of operations share
+
 RESULTS = "SOTTOVOCE_INTERPRETED_RESULTS"  # where the second process writes, a JSON line a test
 TIMEOUT_S = 600.0
 

@@ -101,7 +101,7 @@ def backward(
     """As the reference's."""
     grad_y, total, (rows, width) = unit_stride(grad_y), unit_stride(total), total.shape
     grad_total = None if grad_total is None else unit_stride(grad_total)
-    tile = tile_for(width)
+    tile = tile_for(width, backward=True)
     count = tile.count(rows)
     grid = programs(total.device, count) if weight_wanted else count
     grad_x = total.new_empty(total.shape)

@@ -5,7 +5,7 @@ import torch
 import triton
 import triton.language as tl
 
-WARPS = ((1024, 2), (2048, 4), (8192, 8))  # values of a token's half heads up to which so many warps are enough
+WARPS = ((512, 2), (2048, 4), (4096, 8))  # values of a token's half heads up to which so many warps are enough
 MOST_WARPS = 16
 
 
