@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from sottovoce.errors import InputError
 from sottovoce_compiler.finetune.data import lines as lines_module
@@ -22,6 +24,8 @@ from sottovoce_compiler.finetune.data.records import (
 
 from .data_case import write_lines
 
+_KEYS = ["messages", "conversations", "instruction", "output", "input", "prompt", "completion", "text", "audio", "file"]
+_KEYS += ["role", "content", "tool_calls", "weight", "from", "value", "tools", "start", "end", "task", "system", "name"]
 USER, ANSWER = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
 CALL = {"id": "c1", "type": "function", "function": {"name": "clock", "arguments": "{}"}}
 TOOL = {"type": "function", "function": {"name": "clock", "description": "", "parameters": {"type": "object"}}}
@@ -291,6 +295,33 @@ def test_a_file_that_changes_after_it_was_checked_is_noticed(tmp_path: Path, aft
     write_lines(file, after)
     with pytest.raises(InputError, match=f"line {len(after)} changed while it was read"):
         list(found)
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=6),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(_KEYS) | st.text(max_size=3), inner),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.sampled_from(_KEYS), _JSON, max_size=4) | _JSON)
+def test_whatever_json_a_line_holds_it_is_read_or_refused(tmp_path: Path, value: Any) -> None:
+    try:
+        assert len(read(tmp_path, json.dumps(value))) == 1
+    except DataError as error:
+        assert error.count == 1
+    except InputError as error:
+        assert "is a JSON list" in str(error)
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=200))
+def test_whatever_bytes_a_file_holds_they_are_read_or_refused(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "data.jsonl"
+    file.write_bytes(content)
+    with pytest.raises(InputError):  # that chance writes an object of a known kind is not to be feared
+        check_lines(file)
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.key)
