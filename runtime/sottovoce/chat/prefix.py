@@ -45,7 +45,7 @@ class PrefixCache:
         if length < self.engine.length:
             self.engine.truncate(length)
 
-    def restore(self, tokens: Sequence[int], state: bytes) -> None:
+    def restore(self, tokens: Sequence[int], state: bytes | memoryview) -> None:
         """Take over a saved sequence. Raises InputError where the engine refuses `state`; the cache is then empty, and
         the next prompt is evaluated whole."""
         self._noted = []

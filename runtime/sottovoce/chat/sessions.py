@@ -13,10 +13,12 @@ import stat
 import struct
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +44,7 @@ class Session:
     model: str
     messages: tuple[Message, ...]
     tokens: tuple[int, ...]
-    state: bytes
+    state: bytes | memoryview
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ def _most_state(tokens: int) -> int:
     return (tokens << 20) + (64 << 20)
 
 
-def _write(path: Path, parts: Sequence[bytes]) -> None:
+def _write(path: Path, parts: Sequence[bytes | memoryview]) -> None:
     handle, name = tempfile.mkstemp(prefix=".session-", dir=path.parent)  # of mode 0600
     try:
         with os.fdopen(handle, "wb") as file:
@@ -122,7 +124,7 @@ def _no_waiting(path: str, flags: int) -> int:
 class _Reader:
     """One pass over a file, every part bounded before it is read, the digest before anything is believed."""
 
-    def __init__(self, file: BinaryIO, path: Path, size: int) -> None:
+    def __init__(self, file: BufferedReader, path: Path, size: int) -> None:
         self._file, self._path, self._left = file, path, size
         self._digest = hashlib.sha256()
 
@@ -135,7 +137,7 @@ class _Reader:
         fits = engine == present.engine and tokens <= present.context
         ids = np.frombuffer(self._read(4 * tokens), "<u4")
         text = self._read(messages)
-        cache = self._read(state) if fits else self._skip(state)
+        cache = self._read_beside(state) if fits else self._skip(state)
         if self._file.read(_DIGEST_BYTES + 1) != self._digest.digest():
             raise self._wrong("its checksum does not hold")
         if ids.size and int(ids.max()) >= present.vocabulary:
@@ -188,6 +190,21 @@ class _Reader:
             raise self._wrong("it is shorter than it says")
         self._left -= length
         self._digest.update(part)
+        return part
+
+    def _read_beside(self, length: int) -> memoryview:
+        """A large part, hashed by another thread while what follows is read: hashing takes longer than reading."""
+        part = np.empty(length, np.uint8).data  # NumPy asks for huge pages, which bytes do not have
+        with ThreadPoolExecutor(1) as beside:
+            hashed = []
+            for start in range(0, length, _CHUNK):
+                piece = part[start : start + _CHUNK]
+                if self._file.readinto(piece) != len(piece):
+                    raise self._wrong("it is shorter than it says")
+                hashed.append(beside.submit(self._digest.update, piece))
+        for one in hashed:
+            one.result()
+        self._left -= length
         return part
 
     def _skip(self, length: int) -> bytes:

@@ -89,7 +89,7 @@ class ChatEngine(Protocol):
         """The cache of the sequence, for `load_state` of the same model, engine and settings."""
         ...
 
-    def load_state(self, state: bytes, length: int) -> None:
+    def load_state(self, state: bytes | memoryview, length: int) -> None:
         """Replace the sequence by a saved one of `length` positions. Raises InputError where `state` is not one of
         this engine's; the sequence is then empty."""
         ...

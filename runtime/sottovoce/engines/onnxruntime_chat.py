@@ -109,6 +109,10 @@ class OnnxChat:
             return
         self._check_memory(available_bytes())
         self._vocabulary = self._read_vocabulary()
+        # Before the session, which lets other threads run while it is made: it takes longer than the checksum.
+        beside = ThreadPoolExecutor(1)
+        self._intact = beside.submit(self._bundle.check_file, WEIGHTS)
+        beside.shutdown(wait=False)
         self._session = self._open()
         self._many, self._one = self._session.io_binding(), self._session.io_binding()
         self._total = np.zeros(1, np.int32)
@@ -119,9 +123,6 @@ class OnnxChat:
             _bind(self._one, "tokens", self._token)
             _bind(self._one, "logit_positions", self._first)
             _bind(self._one, "logits", self._logits, output=True)
-        beside = ThreadPoolExecutor(1)
-        self._intact = beside.submit(self._bundle.check_file, WEIGHTS)
-        beside.shutdown(wait=False)
 
     def _check_memory(self, available: int | None) -> None:
         """Raises EngineError with both numbers where the weights and the whole context would not fit."""
@@ -153,7 +154,8 @@ class OnnxChat:
         """Key and value of each layer, (1, kv heads, capacity, head width) float32, with what was there before."""
         shape = (1, self.shape.kv_heads, capacity, self.shape.head_width)
         try:
-            caches = [np.zeros(shape, np.float32) for _ in range(2 * self.shape.layers)]
+            # In one piece: NumPy asks for huge pages from 4 MB on, and touching small ones takes longer than the copy.
+            caches = list(np.zeros((2 * self.shape.layers, *shape), np.float32))
         except MemoryError:
             wanted = self.shape.cache_bytes(capacity) >> 20
             raise InputError(
@@ -238,17 +240,21 @@ class OnnxChat:
             crc = zlib.crc32(part, crc)
         return b"".join([_HEADER.pack(_MAGIC, self._fingerprint(), self._length, crc), *parts])
 
-    def load_state(self, state: bytes, length: int) -> None:
-        """See `ChatEngine.load_state`."""
+    def load_state(self, state: bytes | memoryview, length: int) -> None:
+        """See `ChatEngine.load_state`. The checksum is made beside the copy; before it holds the length is 0."""
         self.load()
         self._length = 0
-        payload = self._checked_state(state, length)
-        self._make_room(length)
+        payload, crc = self._checked_state(state, length)
         size = self.shape.kv_heads * length * self.shape.head_width
         rows = (self.shape.kv_heads, length, self.shape.head_width)
-        for index, cache in enumerate(self._caches if length else ()):
-            values = np.frombuffer(payload, np.float32, size, index * size * 4)
-            cache[0, :, :length] = values.reshape(rows)
+        with ThreadPoolExecutor(1) as beside:
+            found = beside.submit(zlib.crc32, payload)
+            self._make_room(length)
+            for index, cache in enumerate(self._caches if length else ()):
+                values = np.frombuffer(payload, np.float32, size, index * size * 4)
+                cache[0, :, :length] = values.reshape(rows)
+        if found.result() != crc:
+            raise InputError("the saved sequence is damaged; start a new one")
         self._length = length
 
     def attach(self, adapter: Path, scale: float) -> None:
@@ -335,8 +341,8 @@ class OnnxChat:
         files = self._bundle.manifest.files
         return hashlib.sha256((files[GRAPH].sha256 + files[WEIGHTS].sha256).encode()).digest()
 
-    def _checked_state(self, state: bytes, length: int) -> memoryview:
-        """What follows the header. Raises InputError where anything about it is not ours."""
+    def _checked_state(self, state: bytes | memoryview, length: int) -> tuple[memoryview, int]:
+        """What follows the header, and its CRC-32 as noted. Raises InputError where the header is not ours."""
         if not 0 <= length <= self._context:
             raise InputError(f"a saved sequence of {length} positions; at most {self._context} fit here")
         wanted = _HEADER.size + self.shape.cache_bytes(length)
@@ -345,10 +351,9 @@ class OnnxChat:
         magic, fingerprint, positions, crc = _HEADER.unpack_from(state)
         if magic != _MAGIC or fingerprint != self._fingerprint():
             raise InputError("the saved sequence is not of this model and engine; start a new one")
-        payload = memoryview(state)[_HEADER.size :]
-        if positions != length or crc != zlib.crc32(payload):
+        if positions != length:
             raise InputError("the saved sequence is damaged; start a new one")
-        return payload
+        return memoryview(state)[_HEADER.size :], crc
 
 
 def _bind(binding: Any, name: str, array: NDArray[Any], *, output: bool = False) -> None:

@@ -126,11 +126,12 @@ class ScriptedChat:
     def save_state(self) -> bytes:
         return b"scripted" + json.dumps(self.tokens).encode()
 
-    def load_state(self, state: bytes, length: int) -> None:
+    def load_state(self, state: bytes | memoryview, length: int) -> None:
         self.tokens = []
-        if not state.startswith(b"scripted"):
+        found = bytes(state)
+        if not found.startswith(b"scripted"):
             raise InputError("the state is not one of this engine")
-        self.tokens = json.loads(state[8:])[:length]
+        self.tokens = json.loads(found[8:])[:length]
 
     def attach(self, adapter: Path, scale: float) -> None:
         self.adapters.append((adapter, scale))

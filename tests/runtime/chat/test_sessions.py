@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sottovoce.chat.sessions import MAGIC, Present, Session, load_session, save_session
@@ -159,3 +160,18 @@ def test_a_save_that_breaks_off_leaves_the_last_one_whole(
         save_session(saved, replace(SESSION, tokens=()))
     assert load_session(saved, PRESENT) == SESSION
     assert [one.name for one in saved.parent.iterdir()] == [saved.name]
+
+
+@pytest.mark.parametrize("flipped", [0, 1 << 20, (3 << 20) + 4])
+def test_a_state_of_many_pieces_comes_back_whole_and_a_flipped_bit_anywhere_in_it_is_refused(
+    flipped: int, tmp_path: Path
+) -> None:
+    state = np.random.default_rng(3).bytes((3 << 20) + 5)
+    path = tmp_path / "talk.session"
+    save_session(path, replace(SESSION, state=state))
+    assert bytes(load_session(path, PRESENT).state) == state
+    data = bytearray(path.read_bytes())
+    data[len(data) - 32 - len(state) + flipped] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="its checksum does not hold"):
+        load_session(path, PRESENT)

@@ -120,7 +120,7 @@ class LlamaCpp:
         loaded = self._open()
         return states.pack(self._identity(loaded), loaded.sequence.tokens, loaded.sequence.save())
 
-    def load_state(self, state: bytes, length: int) -> None:
+    def load_state(self, state: bytes | memoryview, length: int) -> None:
         """Replace the sequence by a saved one. Raises InputError for a state that is damaged, or of another model,
         other adapters or another llama.cpp; the sequence is then empty."""
         loaded = self._open()

@@ -42,7 +42,7 @@ def pack(identity: bytes, tokens: list[int], data: bytes) -> bytes:
     return b"".join((_MAGIC, digest.digest(), body, data))
 
 
-def unpack(state: bytes, identity: bytes, length: int, vocabulary: int) -> tuple[list[int], memoryview]:
+def unpack(state: bytes | memoryview, identity: bytes, length: int, vocabulary: int) -> tuple[list[int], memoryview]:
     """Tokens and llama.cpp's bytes. Raises InputError for what is damaged, or not of this engine and `length`."""
     view, start = memoryview(state), len(_MAGIC) + 32
     if len(view) < start + _HEAD.size or bytes(view[: len(_MAGIC)]) != _MAGIC:
