@@ -29,7 +29,9 @@ from sottovoce_targets import load_target
 
 from .chat_compile_case import TEXT, chat_folder, compile_chat_to, needs_llama_cpp, request, short_text
 
-STAGES_OF_CHAT = tuple(stage for stage in STAGES if stage not in ("measure source", "measure stream"))
+STAGES_OF_CHAT = tuple(
+    stage for stage in STAGES if stage not in ("measure source", "measure stream", "compare formats")
+)
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +170,60 @@ def test_the_same_model_becomes_a_bundle_for_onnx_runtime(
     assert verify(tmp_path / "x.svb").ok
 
 
+@pytest.mark.parametrize(("form", "precision", "other"), [("gguf", "int8", "int8"), ("onnx", "int4", "int4")])
+def test_both_formats_are_measured_on_the_same_text_when_asked_and_the_report_says_which_is_better(
+    form: str, precision: str, other: str, source: Path, text: Path, tmp_path: Path
+) -> None:
+    given: dict[str, Any] = {"eval": text, "format": form, "precision": precision}
+    plain = compile_chat_to(source, tmp_path / "plain.svb", **given)
+    assert "formats" not in plain.report
+    seen: list[tuple[str, float]] = []
+    compiled = compile_chat_to(
+        source, tmp_path / "x.svb", lambda *step: seen.append(step), compare_formats=True, **given
+    )
+    told = [done for stage, done in seen if stage == "compare formats"]
+    assert told == sorted(told) and told[0] == 0 and told[-1] == pytest.approx(1)
+    formats = compiled.report["formats"]
+    mine, theirs = formats[form], formats["onnx" if form == "gguf" else "gguf"]
+    assert formats["chosen"] == form and theirs["precision"] == other
+    quality = {name: compiled.report["quality"][name] for name in mine["quality"]}
+    assert mine["quality"] == quality, "what was asked for is not measured twice"
+    alone = compile_chat_to(source, tmp_path / "other.svb", **{**given, "format": "onnx" if form == "gguf" else "gguf"})
+    assert theirs["quality"] == {name: alone.report["quality"][name] for name in theirs["quality"]}
+    assert theirs["engine"] == alone.report["measured_with"] and theirs["engine"] != mine["engine"]
+    assert abs(theirs["bytes"] - alone.bytes) < 200_000, "the draft has no report"
+    assert set(formats["better"]) == {"quality", "size"}, "speed only where it was asked for"
+    assert open_bundle(tmp_path / "x.svb").report() == compiled.report
+    assert set(open_bundle(tmp_path / "x.svb").manifest.files) == set(
+        open_bundle(tmp_path / "plain.svb").manifest.files
+    )
+    assert names(tmp_path) == ["other.svb", "plain.svb", "x.svb"]
+
+
+def test_comparing_formats_twice_gives_the_same_bytes(source: Path, text: Path, tmp_path: Path) -> None:
+    for name in ("one.svb", "two.svb"):
+        compile_chat_to(source, tmp_path / name, eval=text, compare_formats=True)
+    assert (tmp_path / "one.svb").read_bytes() == (tmp_path / "two.svb").read_bytes()
+
+
+def test_timings_say_which_format_is_faster_here(source: Path, text: Path, tmp_path: Path) -> None:
+    formats = compile_chat_to(source, tmp_path / "x.svb", eval=text, compare_formats=True, timings=True).report[
+        "formats"
+    ]
+    rates = {form: formats[form]["speed"]["tokens_per_s"] for form in ("gguf", "onnx")}
+    assert formats["better"]["speed"] == max(rates, key=rates.__getitem__) and min(rates.values()) > 0
+    assert {"quality", "size", "speed", "prompt_speed"} == set(formats["better"]) and formats["machine"]["cpu"]
+
+
+def test_a_format_that_cannot_have_the_model_is_said_to_be_left_out_and_why(
+    source: Path, text: Path, tmp_path: Path
+) -> None:
+    narrow = chat_folder(tmp_path / "narrow", head_dim=40)
+    report = compile_chat_to(narrow, tmp_path / "x.svb", eval=text, precision="fp32", compare_formats=True).report
+    assert "40 values of each head turn; onnxruntime turns multiples of 16" in report["formats"]["left_out"]
+    assert "better" not in report["formats"] and report["formats"]["gguf"]["quality"]["kl"] < 1e-3
+
+
 def test_a_bundle_answers_as_its_source_does(source: Path, text: Path, tmp_path: Path) -> None:
     from sottovoce_compiler.report.causal_source import CausalSource
     from sottovoce_compiler.sources import resolve
@@ -289,7 +345,7 @@ def test_a_gguf_file_as_a_source_becomes_the_bundle_of_its_original(
         ({"precision": "int3"}, "'int3' is not one of the format gguf, which has fp32.*iq4_nl"),
         ({"format": "coreml"}, "format 'coreml' is not one of gguf, onnx"),
         ({"limits": {"max_wer_increase": 0.1}}, "'max_wer_increase' is not for language models; those are max_kl"),
-        ({"timings": True}, "timings are recorded for speech only; `sottovoce bench`"),
+        ({"timings": True}, "timings of a language model are recorded with --compare-formats; `sottovoce bench`"),
     ],
 )
 def test_what_is_not_for_language_models_is_refused_before_anything_is_lowered(
@@ -310,6 +366,7 @@ def test_what_is_not_for_language_models_is_refused_before_anything_is_lowered(
         ({"limits": {"max_kl": 0.1}}, "gate limit 'max_kl' is not for speech; those are max_wer_increase"),
         ({"format": "gguf"}, "format 'gguf' is for language models"),
         ({"calibration": TextSet("a", ("b",))}, "calibration text is for language models"),
+        ({"compare_formats": True}, "formats are compared for language models"),
     ],
 )
 def test_what_is_for_language_models_is_refused_for_speech(

@@ -71,6 +71,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE|none",
         help="text that tells which weights matter most when they are rounded (default: random tokens, nearly as good)",
     )
+    chat.add_argument(
+        "--compare-formats",
+        action="store_true",
+        help="lower to the other format too, measure both on the same text, and say in the report which is better; "
+        "with --timings also which is faster here",
+    )
     gate = parser.add_argument_group("the gate", "What may be lost; the default of each is the target's.")
     for limit, meaning in _LIMITS.items():
         gate.add_argument(f"--{limit.replace('_', '-')}", type=float, metavar="X", help=meaning)
@@ -98,6 +104,7 @@ def run(args: argparse.Namespace) -> int:
         adapter=Path(args.adapter) if args.adapter else None,
         calibrate=args.calibration != "none",
         calibration=read_texts(args.calibration) if args.calibration not in (None, "none") else None,
+        compare_formats=args.compare_formats,
         timings=args.timings,
     )
     try:
@@ -115,5 +122,5 @@ def _print(compiled: Compiled, as_json: bool) -> None:
         found = {"bundle": str(compiled.bundle), "bytes": compiled.bytes, "report": compiled.report}
         print(json.dumps(found, indent=2, ensure_ascii=False))
         return
-    show(compiled.gate.tables(), sys.stdout)
+    show([*compiled.gate.tables(), *compiled.tables], sys.stdout)
     print(f"\n{compiled.bundle}: {compiled.bytes / 1e6:.1f} MB")

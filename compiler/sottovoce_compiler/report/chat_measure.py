@@ -46,6 +46,16 @@ def measure_chat(
     return ChatCard(checkpoint.name, texts.name, texts.sha256, engine, scores, same, template, *answers)
 
 
+def measure_distribution(
+    checkpoint: Checkpoint, artifact: Path, texts: TextSet, progress: Progress = lambda done: None
+) -> tuple[LanguageScores | None, str]:
+    """What the bundle at `artifact` loses, as `measure_chat` has it, and the engine that ran it; no answers."""
+    with Chat(artifact, threads=THREADS) as chat:
+        chat.load()
+        scores = compared(checkpoint, source_tokenizer(checkpoint), chat._ready, texts, progress)
+        return scores, chat.engine
+
+
 def compared(
     checkpoint: Checkpoint, tokenizer: Any, ready: LoadedChat, texts: TextSet, progress: Progress
 ) -> LanguageScores | None:
