@@ -7,6 +7,7 @@ README.md beside this file says how each figure is measured.
 """
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -37,8 +38,12 @@ def main(arguments: Sequence[str]) -> int:
         "settings": {"repetitions": plan.repetitions, "answer_tokens": plan.tokens, "context": plan.context},
         "models": {},
     }
+    if options.add and (kept := options.output.with_suffix(".json")).exists():
+        result = added_to(json.loads(kept.read_text(encoding="utf-8")), result)
     for model in models:
-        part = result["models"][model.name] = _about(model)
+        part = result["models"].setdefault(model.name, {"bundles": {}, "stage_s": {}})
+        for name, about in _about(model).items():
+            part["bundles"].setdefault(name, {}).update(about)
         for stage in plan.stages:
             began = time.perf_counter()
             chat_stages.run(stage, plan, model, part)
@@ -54,6 +59,23 @@ def source_and_bundle(text: str) -> tuple[str, Path | None]:
     return (source, Path(bundle)) if source and not source.endswith("=") else (text, None)
 
 
+def added_to(before: Json, now: Json) -> Json:
+    """The result of an earlier part of one run, to go on with. ValueError where `now` is another machine or plan."""
+    for name in ("threads", "settings"):
+        if before[name] != now[name]:
+            raise ValueError(f"--add: {name} were {before[name]} and are {now[name]}; measure all stages alike")
+    first, second = ({**one["machine"], "load_average_before": 0} for one in (before, now))
+    if first != second:
+        raise ValueError(f"--add: what is there was measured on {first}, this is {second}")
+    loads = [one["machine"]["load_average_before"] for one in (before, now)]
+    return {
+        **before,
+        "date": now["date"],
+        "command": f"{before['command']}\n    {now['command']}",
+        "machine": {**before["machine"], "load_average_before": max(loads)},
+    }
+
+
 def _about(model: ChatModel) -> Json:
     bundles = {
         bundle.name: {"engine": bundle.engine, "precision": bundle.precision, "bytes": bundle.path.stat().st_size}
@@ -61,7 +83,7 @@ def _about(model: ChatModel) -> Json:
     }
     if not bundles:
         say(f"{model.name}: no bundle, so only the stages of its source are run")
-    return {"bundles": bundles, "stage_s": {}}
+    return bundles
 
 
 def _genai(text: str) -> tuple[str, str, Path]:
@@ -127,6 +149,8 @@ def _parser() -> argparse.ArgumentParser:
     values = "weights of each tensor that the quantizers are compared on; 0 for all (default %(default)s)"
     add("--quantized-values", type=int, default=1 << 16, help=values)
     add("--work", type=Path, default=Path("build/benchmarks"), help="peers' files are made here once")
+    more = "keep the stages that are in the output, of the same machine and settings: a long run in parts"
+    add("--add", action="store_true", help=more)
     add("--output", type=Path, default=Path(__file__).parent / "results" / "chat", help="without suffix")
     return parser
 

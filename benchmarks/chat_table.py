@@ -76,7 +76,7 @@ def _of(model: Json, stage: str) -> Iterator[tuple[str, Json]]:
 
 def _cases(found: Json) -> Iterator[tuple[str, Json]]:
     for case, systems in found.items():
-        if case not in ("systems", "chat"):
+        if case not in ("systems", "openings", "chat"):
             yield case, systems
 
 

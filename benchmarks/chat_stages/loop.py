@@ -4,7 +4,7 @@ Rounds take turns; the cache is empty before each. Ours is timed from the messag
 from tokens to tokens.
 """
 
-from collections.abc import Mapping, Sequence
+from functools import partial
 
 from chat_plan import ChatBundle, ChatModel, Plan
 from chat_prompts import STORY, asked, story
@@ -13,19 +13,16 @@ from peers.chat import (
     OURS,
     RAW,
     RAW_DEFAULTS,
-    Answered,
-    ChatSystem,
     Made,
     Question,
-    Rates,
     Sampling,
     available,
     create_chat,
 )
 from peers.sottovoce_chat import SottovoceChat
-from timing import rounds
 
-from chat_stages import Json, say
+from chat_stages import Json
+from chat_stages.openings import OPENINGS, Case, over_openings, rated
 
 LEAST = 24  # tokens: a shorter answer says nothing of a rate
 _SEEDS = 8  # of which the first is taken whose answer is long enough
@@ -34,22 +31,30 @@ _SEEDS = 8  # of which the first is taken whose answer is long enough
 def run(plan: Plan, model: ChatModel, bundle: ChatBundle) -> Json:
     """Each prompt greedily, and the shortest one with sampling."""
     made = Made(bundle, plan.threads, plan.context, plan.work)
-    systems = {name: create_chat(name, made) for name in available((OURS, RAW, RAW_DEFAULTS, LLAMA_CPP_PYTHON))}
-    for system in systems.values():
-        system.load()
-    ours = systems[OURS]
-    assert isinstance(ours, SottovoceChat)
-    found: Json = {"systems": {name: dict(system.describe()) for name, system in systems.items()}}
-    for wanted in plan.prompts:
-        question = ask(ours, wanted)
-        say(f"  greedy, prompt of {len(question.tokens)}")
-        found[f"greedy {wanted}"] = beside(plan, systems, question, None)
-    say("  sampled")
-    question = ask(ours, min(plan.prompts))
-    found["sampled"] = beside(plan, systems, question, long_enough(ours, question, plan.tokens))
-    for system in systems.values():
-        system.close()
-    return found
+    makers = {name: partial(create_chat, name, made) for name in available((OURS, RAW, RAW_DEFAULTS, LLAMA_CPP_PYTHON))}
+    ours = SottovoceChat(made)
+    ours.load()
+    cases = _cases(plan, ours)
+    ours.close()
+    rates, described = over_openings(plan, makers, cases)
+    return {"systems": described, "openings": OPENINGS, **rated(rates, OURS)}
+
+
+def _cases(plan: Plan, ours: SottovoceChat) -> dict[str, Case]:
+    """Answers as long as ours are, which may end before the others would."""
+    questions = {wanted: ask(ours, wanted) for wanted in plan.prompts}
+    least = questions[min(plan.prompts)]
+    wanted: dict[str, tuple[Question, Sampling | None]] = {
+        **{f"greedy {length}": (question, None) for length, question in questions.items()},
+        "sampled": (least, long_enough(ours, least, plan.tokens)),
+    }
+    cases = {}
+    for name, (question, sampling) in wanted.items():
+        tokens = ours.answer(question, plan.tokens, sampling).tokens
+        if tokens < LEAST:
+            raise RuntimeError(f"the answer ended after {tokens} tokens; {LEAST} are needed to time it: ask for less")
+        cases[name] = Case(question, tokens, sampling)
+    return cases
 
 
 def ask(ours: SottovoceChat, tokens: int) -> Question:
@@ -72,34 +77,3 @@ def long_enough(ours: SottovoceChat, question: Question, tokens: int) -> Samplin
         if lengths[seed] == tokens:
             return sampling
     return Sampling(seed=max(lengths, key=lambda seed: lengths[seed]))
-
-
-def beside(plan: Plan, systems: Mapping[str, ChatSystem], question: Question, sampling: Sampling | None) -> Json:
-    """The rates of all systems for answers of one length, ours first once to know how long it gets."""
-    tokens = systems[OURS].answer(question, plan.tokens, sampling).tokens
-    if tokens < LEAST:
-        raise RuntimeError(f"the answer ended after {tokens} tokens; {LEAST} are needed to time it: ask for less text")
-    rates = timed(plan, systems, question, tokens, sampling)
-    ours = rates[OURS]
-    return {
-        name: {**one.to_json(), **({} if name == OURS else {"ours_against": ours.against(one)})}
-        for name, one in rates.items()
-    }
-
-
-def timed(
-    plan: Plan, systems: Mapping[str, ChatSystem], question: Question, tokens: int, sampling: Sampling | None
-) -> dict[str, Rates]:
-    """All rounds of all systems, one uncounted first."""
-
-    def answer(system: ChatSystem) -> Answered:
-        return system.answer(question, tokens, sampling)
-
-    for system in systems.values():
-        answer(system)
-    measured = rounds(systems, answer, plan.repetitions, plan.rest_s)
-    return {name: Rates(len(question.tokens), _runs(runs)) for name, runs in measured.items()}
-
-
-def _runs(measured: Sequence[tuple[float, Answered]]) -> tuple[Answered, ...]:
-    return tuple(answered for _, answered in measured)

@@ -1,43 +1,45 @@
 """Our onnxruntime engine beside onnxruntime-genai: same tokens, same threads, greedy, an end is never chosen."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from chat_plan import ChatBundle, ChatModel, Plan
-from peers.chat import GENAI, OUR_ENGINE, OURS, ChatSystem, Made, available, create_chat
+from peers.chat import GENAI, OUR_ENGINE, OURS, Made, available, create_chat
 from peers.sottovoce_chat import SottovoceChat
 
 from chat_stages import Json, say
-from chat_stages.loop import ask, timed
+from chat_stages.loop import ask
+from chat_stages.openings import OPENINGS, Case, over_openings, rated, timed
 
 
 def run(plan: Plan, model: ChatModel, bundle: ChatBundle) -> Json:
     """Beside every folder of onnxruntime-genai in the bundle's precision; made here where none is given."""
     folders = genai_folders(plan, model, bundle)
-    systems: dict[str, ChatSystem] = {OUR_ENGINE: create_chat(OUR_ENGINE, _made(plan, bundle))}
-    systems |= {f"{GENAI} {name}": create_chat(GENAI, _made(plan, bundle, folder)) for name, folder in folders.items()}
-    for system in systems.values():
-        system.load()
+    makers = {OUR_ENGINE: partial(create_chat, OUR_ENGINE, _made(plan, bundle))}
+    makers |= {
+        f"{GENAI} {name}": partial(create_chat, GENAI, _made(plan, bundle, folder)) for name, folder in folders.items()
+    }
     chat = SottovoceChat(_made(plan, bundle))
     chat.load()
-    found: Json = {"systems": {name: dict(system.describe()) for name, system in systems.items()}}
-    for wanted in plan.prompts:
-        question = ask(chat, wanted)
-        say(f"  prompt of {len(question.tokens)}")
-        rates = timed(plan, systems, question, plan.tokens, None)
-        mine = rates[OUR_ENGINE]
-        found[f"greedy {wanted}"] = {
-            name: {**one.to_json(), **({} if name == OUR_ENGINE else {"ours_against": mine.against(one)})}
-            for name, one in rates.items()
-        }
-    question = ask(chat, min(plan.prompts))
-    tokens = chat.answer(question, plan.tokens, None).tokens
+    cases = {f"greedy {wanted}": Case(ask(chat, wanted), plan.tokens) for wanted in plan.prompts}
+    chat.close()
+    rates, described = over_openings(plan, makers, cases)
+    through = _through_chat(plan, chat, _made(plan, bundle), cases[f"greedy {min(plan.prompts)}"])
+    return {"systems": described, "openings": OPENINGS, **rated(rates, OUR_ENGINE), "chat": through}
+
+
+def _through_chat(plan: Plan, chat: SottovoceChat, made: Made, asked: Case) -> Json:
+    """Chat.stream beside the engine alone, of one opening."""
     say("  through Chat.stream")
-    both = timed(plan, {OURS: chat, OUR_ENGINE: systems[OUR_ENGINE]}, question, tokens, None)
-    found["chat"] = {**both[OURS].to_json(), "against_engine": both[OURS].against(both[OUR_ENGINE])}
-    for system in (*systems.values(), chat):
+    engine = create_chat(OUR_ENGINE, made)
+    for system in (engine, chat):
+        system.load()
+    tokens = chat.answer(asked.question, asked.tokens, None).tokens
+    both = timed(plan, {OURS: chat, OUR_ENGINE: engine}, Case(asked.question, tokens))
+    for system in (engine, chat):
         system.close()
-    return found
+    return {**both[OURS].to_json(), "against_engine": both[OURS].against(both[OUR_ENGINE])}
 
 
 def genai_folders(plan: Plan, model: ChatModel, bundle: ChatBundle) -> Mapping[str, Path]:
