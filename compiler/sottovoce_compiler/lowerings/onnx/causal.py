@@ -93,13 +93,15 @@ class CausalLowering:
         return x, change
 
     def _norm(self, g: Graph, x: str, change: str | None, role: str, layer: int | None) -> _Pair:
-        """RMS norm of x + change, and that sum.
-
-        Two plain nodes: the fused SkipSimplifiedLayerNormalization cost a twentieth of a step.
-        """
-        total = x if change is None else g.op("Add", x, change)
-        gamma = self._vector(g, role, layer)
-        return g.op("SimplifiedLayerNormalization", total, gamma, axis=-1, epsilon=self.spec.norm_eps), total
+        """RMS norm of x + change, and that sum; in one node, which takes three quarters of the time of two."""
+        gamma, epsilon = self._vector(g, role, layer), self.spec.norm_eps
+        if change is None:
+            return g.op("SimplifiedLayerNormalization", x, gamma, axis=-1, epsilon=epsilon), x
+        names = [f"norm_of_{change}", "", "", f"sum_with_{change}"]
+        normed, *_, total = g.multi(
+            "SkipSimplifiedLayerNormalization", x, change, gamma, outs=names, domain=MICROSOFT, epsilon=epsilon
+        )
+        return normed, total
 
     # -- attention -------------------------------------------------------------------------------------------------
 
