@@ -1,19 +1,32 @@
 """What swiglu and geglu have in common: an activation of one half of a projection times the other half.
 
-With a the activation, y = a(gate) up; its gradients are dgate = g up a'(gate) and dup = g a(gate). Only gate and up are
-kept, the activation is computed anew. Knows neither activation.
+Both activations are a(x) = x sigmoid(u(x)), with u(x) = x for silu and, since (1 + tanh(z)) / 2 = sigmoid(2 z), with
+u(x) = 2 sqrt(2 / pi) (x + 0.044715 x^3) for gelu in its tanh approximation. With s = sigmoid(u) and the incoming
+gradient g:
+
+    y = a(gate) up
+    dgate = g up (s + a (1 - s) u'),   dup = g a(gate)
+
+Only gate and up are kept, the activation is computed anew. Knows no operation by name.
 """
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch.autograd.function import once_differentiable
 
-from sottovoce_kernels.rows import chunks
 
-Activation = Callable[[torch.Tensor], torch.Tensor]
-Derivative = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # incoming gradient, input -> gradient of the input
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """u(x) = linear x + cubic x^3."""
+
+    linear: float
+    cubic: float
+
+
+SILU = Curve(1.0, 0.0)
+GELU_TANH = Curve(1.5957691216057308, 0.07135481282671106)  # 2 sqrt(2 / pi), and 0.044715 of it
 
 
 class Implementation(Protocol):
@@ -24,25 +37,6 @@ class Implementation(Protocol):
 
     def backward(self, grad: torch.Tensor, gate: torch.Tensor, up: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Gradients of gate and up."""
-
-
-def reference_forward(activation: Activation, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    """activation(gate) * up, (T, N), a few rows at a time."""
-    y = gate.new_empty(gate.shape)
-    for rows in chunks(gate):
-        torch.mul(activation(gate[rows]), up[rows], out=y[rows])
-    return y
-
-
-def reference_backward(
-    activation: Activation, derivative: Derivative, grad: torch.Tensor, gate: torch.Tensor, up: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradients of gate and up, (T, N) each."""
-    grad_gate, grad_up = gate.new_empty(gate.shape), gate.new_empty(gate.shape)
-    for rows in chunks(gate):
-        torch.mul(grad[rows], activation(gate[rows]), out=grad_up[rows])
-        grad_gate[rows] = derivative(grad[rows] * up[rows], gate[rows])
-    return grad_gate, grad_up
 
 
 def gated(gate: torch.Tensor, up: torch.Tensor, implementation: Implementation) -> torch.Tensor:

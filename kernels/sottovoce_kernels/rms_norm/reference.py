@@ -2,7 +2,7 @@
 
 import torch
 
-from sottovoce_kernels.rows import chunks, wide
+from sottovoce_kernels.rows import buffers, chunks, wide
 
 
 def forward(
@@ -16,11 +16,12 @@ def forward(
     dtype = wide(x.dtype)
     factor = weight.to(dtype) + offset
     y, scale = total.new_empty(total.shape), total.new_empty(total.shape[0], dtype=dtype)
+    (work,) = buffers(total, 1)
     for rows in chunks(total):
-        values = total[rows].to(dtype)
+        values = work[: rows.stop - rows.start].copy_(total[rows])
         norm = torch.linalg.vector_norm(values, dim=1)
         scale[rows] = norm.square_().div_(values.shape[1]).add_(eps).rsqrt_()
-        y[rows] = torch.mul(values, scale[rows, None]).mul_(factor)
+        y[rows] = values.mul_(scale[rows, None]).mul_(factor)
     return y, total, scale
 
 
@@ -41,9 +42,11 @@ def backward(
     factor = weight.to(dtype) + offset
     grad_x = total.new_empty(total.shape)
     grad_weight = torch.zeros_like(factor) if weight_wanted else None
+    work = buffers(total, 3)
     for rows in chunks(total):
-        values, grad, r = total[rows].to(dtype), grad_y[rows].to(dtype), scale[rows]
-        product = values * grad
+        values, grad, product = work[:, : rows.stop - rows.start]
+        torch.mul(values.copy_(total[rows]), grad.copy_(grad_y[rows]), out=product)
+        r = scale[rows]
         pull = torch.mv(product, factor).mul_(r.pow(3)).div_(-width)
         if grad_weight is not None:
             grad_weight += torch.mv(product.t(), r)

@@ -2,7 +2,7 @@
 
 import torch
 
-from sottovoce_kernels.rows import chunks, wide
+from sottovoce_kernels.rows import buffers, chunks
 
 
 def forward(
@@ -26,14 +26,17 @@ def backward(
 def _turned(
     x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, positions: torch.Tensor | None, direction: int
 ) -> torch.Tensor:
-    dtype, half = wide(x.dtype), cos.shape[1]
+    """x cos + (x with its halves swapped) (-sin, sin): whole heads at once, for halves of them are slow to go over."""
+    half = cos.shape[1]
     result = x.new_empty(x.shape)
     if 2 * half < x.shape[2]:
         result[..., 2 * half :] = x[..., 2 * half :]
+    (work,) = buffers(x[..., : 2 * half], 1)
+    both = torch.stack((-sin, sin) if direction > 0 else (sin, -sin), 1).flatten(1).to(work.dtype)
+    same = torch.stack((cos, cos), 1).flatten(1).to(work.dtype)
     for rows in chunks(x):
-        near, far = x[rows, :, :half].to(dtype), x[rows, :, half : 2 * half].to(dtype)
+        values = work[: rows.stop - rows.start].copy_(x[rows, :, : 2 * half])
         at = rows if positions is None else positions[rows]
-        c, s = cos[at].to(dtype)[:, None], sin[at].to(dtype)[:, None]
-        result[rows, :, :half] = torch.mul(near, c).addcmul_(far, s, value=-direction)
-        result[rows, :, half : 2 * half] = torch.mul(far, c).addcmul_(near, s, value=direction)
+        swapped = values.roll(half, 2)
+        result[rows, :, : 2 * half] = values.mul_(same[at, None]).addcmul_(swapped, both[at, None])
     return result

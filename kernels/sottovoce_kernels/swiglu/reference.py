@@ -1,27 +1,30 @@
-"""swiglu in plain torch; the CPU's path. Rounds the activation to the inputs' dtype before the product, which on a CPU
-is twice as fast as float32 throughout and what other frameworks do.
+"""swiglu in plain torch, over its own fused kernels; the CPU's path.
+
+Rounds the activation to the inputs' dtype before the product: on a CPU faster than float32 throughout, and what a
+model that is written in torch does. Keeps gate and up alone: keeping the activation too would save a quarter of the
+time and cost half as much memory again.
 """
 
 import torch
-from torch.nn import functional
 
-from sottovoce_kernels.gated import reference_backward, reference_forward
+from sottovoce_kernels.rows import chunks
+
+aten = torch.ops.aten
 
 
 def forward(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    """silu(gate) * up, (T, N) in the inputs' dtype."""
-    return reference_forward(_activation, gate, up)
+    """silu(gate) * up; all (T, N) in one dtype."""
+    y = gate.new_empty(gate.shape)
+    for rows in chunks(gate):
+        aten.silu.out(gate[rows], out=y[rows]).mul_(up[rows])
+    return y
 
 
 def backward(grad: torch.Tensor, gate: torch.Tensor, up: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Gradients of gate and up, (T, N) each."""
-    return reference_backward(_activation, _derivative, grad, gate, up)
-
-
-def _activation(x: torch.Tensor) -> torch.Tensor:
-    return functional.silu(x)
-
-
-def _derivative(grad: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    found: torch.Tensor = torch.ops.aten.silu_backward(grad, x)
-    return found
+    grad_gate, grad_up = gate.new_empty(gate.shape), gate.new_empty(gate.shape)
+    for rows in chunks(gate):
+        aten.silu.out(gate[rows], out=grad_up[rows]).mul_(grad[rows])
+        here = torch.mul(grad[rows], up[rows], out=grad_gate[rows])
+        aten.silu_backward.grad_input(here, gate[rows], grad_input=here)
+    return grad_gate, grad_up
