@@ -12,6 +12,7 @@ import tomllib
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -20,6 +21,7 @@ from sottovoce.errors import InputError
 Kind = Literal["text", "speech"]
 
 DEVICE_DTYPES = {"cpu": "bfloat16", "cuda": "bfloat16"}
+PATHS = ("data", "eval_data", "from_adapter")  # relative to the file that names them
 MAX_CONFIG_BYTES = 1 << 20
 
 
@@ -59,17 +61,26 @@ class Settings:
     data: str | None = _of(None, "data", "lines of JSON to train on: chat, instructions, text, or audio with text")
     eval_data: str | None = _of(None, "data", "lines to measure on; default: a share of --data is held back")
     eval_fraction: float = _of(0.1, "data", "share of --data held back where there is no --eval-data", low=0, high=0.9)
-    marker: str | None = _of(
-        None, "data", "in plain text, loss only on what follows this, as '\\nA: ' in lines of questions and answers"
+    answer_marker: str | None = _of(
+        None, "data", "in plain text, learn only what follows the last of these, as '\\nA: ' (\\n is a line's end)"
     )
     context: int | None = _of(
-        None, "data", "longest example, in tokens; default: the model's own, 2048 at most", low=8, metavar="TOKENS"
+        None, "data", "longest example; default: the model's own context", low=8, metavar="TOKENS"
     )
     too_long: str = _of(
-        "cut", "data", "what becomes of longer examples: their count is always said", choices=("cut", "drop", "refuse")
+        "error",
+        "data",
+        "what longer examples are: refused, cut or dropped, and counted",
+        choices=("error", "cut", "drop"),
+    )
+    day: str | None = _of(
+        None, "data", "the day that a chat template writes, where it does; default: today", metavar="YYYY-MM-DD"
     )
     packing: bool | None = _of(None, "data", "short examples share a row, unpadded and apart; default: where it pays")
 
+    from_adapter: str | None = _of(
+        None, "adapter", "begin with this one, of the same model, not with a new one", metavar="DIR"
+    )
     method: str = _of("lora", "adapter", "rsLoRA scales by the root of the rank, DoRA trains magnitudes too",
                       choices=("lora", "rslora", "dora"))  # fmt: skip
     rank: int = _of(16, "adapter", "inner size of each pair of matrices", low=1, high=1024)
@@ -97,6 +108,8 @@ class Settings:
                      choices=("auto", "float32", "bfloat16", "float16"))  # fmt: skip
     device: str = _of("auto", "training", "auto takes a GPU where there is one", choices=("auto", "cpu", "cuda"))
     checkpointing: bool = _of(False, "training", "compute layers again in the backward pass: slower, less memory")
+    parallel: str = _of("auto", "training", "how several processes hold a model; auto: by its size",
+                        choices=("auto", "ddp", "fsdp2", "zero2", "zero3"))  # fmt: skip
     seed: int = _of(0, "training", "same seed, same run", low=0, high=2**31)
 
     measure: str | None = _of(None, "evaluation", "decides which step is kept; default: loss for text, wer for speech",
@@ -113,6 +126,11 @@ class Settings:
         if self.eval_data is None and self.eval_fraction == 0 and (self.patience or self.measure not in (None, "loss")):
             asked = "patience" if self.patience else f"measure = {self.measure!r}"
             raise SettingsError(f"{asked} needs something to measure on: eval_data, or an eval_fraction above 0")
+        if self.day is not None:
+            try:
+                date.fromisoformat(self.day)
+            except ValueError:
+                raise SettingsError(f"day = {self.day!r:.40}; a day as 2026-11-27 is needed") from None
 
     def completed(self, kind: Kind, device: str) -> "Settings":
         """The settings in effect on `device` ("cpu" or "cuda"), nothing left to be decided but `packing`, `context`
@@ -181,7 +199,7 @@ def read_config(path: Path) -> dict[str, Any]:
     values = values.get("settings", values) if isinstance(values, dict) else values
     if not isinstance(values, dict):
         raise SettingsError(f"{path} holds a {type(values).__name__}; expected options by name")
-    for key in ("data", "eval_data"):
+    for key in PATHS:
         if isinstance(values.get(key), str):
             values[key] = str(path.parent / Path(values[key]).expanduser())
     return values

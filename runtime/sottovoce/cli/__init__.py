@@ -40,6 +40,7 @@ DEVICE_COMMANDS: Mapping[str, tuple[str, str]] = {  # name -> (module, one line 
 }
 HOST_COMMANDS: Mapping[str, str] = {  # name -> one line of help; shown where the compiler is installed
     "compile": "make a bundle for a target out of a model",
+    "finetune": "train a LoRA adapter on your data, for speech or chat, and measure what it changed",
     "adapter": "make a LoRA adapter into a file that a chat can attach",
     "evaluate": "measure a bundle or a model on recordings with known text, or on text",
     "targets": "the machines that can be compiled for",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 FILE = "curve.png"
 _INCHES, _DOTS = (10.0, 5.6), 140
 _INK, _FAINT, _TRAIN, _EVAL, _OWN = "#1f2933", "#8a96a3", "#8bb3e3", "#1c6dd0", "#e08a1e"
-_SPAN = 0.04  # share of the steps over which the drawn mean forgets
+_SPAN = 0.02  # share of the steps over which the drawn mean forgets
 
 Points = Sequence[tuple[int, float]]
 
@@ -57,7 +57,7 @@ def draw(course: Course, title: str, path: Path) -> None:
 
     figure = Figure(figsize=_INCHES, dpi=_DOTS, facecolor="white")
     FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.075, 0.115, 0.845, 0.735))
+    axes = figure.add_axes((0.075, 0.115, 0.845, 0.69))
     _draw_losses(axes, course)
     if course.own:
         _draw_own(axes, course)

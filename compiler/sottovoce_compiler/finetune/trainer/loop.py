@@ -115,6 +115,7 @@ class _Training:
         self._save()
         if self.best is not None and self.position.best_step != self.position.step:
             self.job.strategy.set_parameters(self.best)
+        self.job.strategy.finish()
         return self._outcome(stopped_early)
 
     def _outcome(self, stopped_early: bool) -> Outcome:
@@ -210,7 +211,7 @@ class _Training:
         model.train(False)
         try:
             with torch.no_grad():
-                metrics = job.task.evaluate(model, job.world, self._part)
+                metrics = job.task.evaluate(model, job.strategy.evaluating(job.world), self._part)
         finally:
             model.train()
         best = self._keep(metrics)

@@ -3,13 +3,16 @@
 `Plain` is one process with the whole model. Knows floating-point scaling; knows neither schedule nor data.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 
 from sottovoce_compiler.finetune.model import Loss, TrainingModel
+from sottovoce_compiler.finetune.settings import Settings
 from sottovoce_compiler.finetune.trainer.optimizer import adamw, set_rate
+from sottovoce_compiler.finetune.trainer.world import Alone, World
 
 
 class Strategy(Protocol):
@@ -46,6 +49,15 @@ class Strategy(Protocol):
 
     def set_parameters(self, values: Mapping[str, torch.Tensor]) -> None:
         """Puts back what `parameters` gave."""
+        ...
+
+    def evaluating(self, world: World) -> World:
+        """The processes that share an evaluation: those of `world`, or each alone where a forward pass of one needs all
+        the others."""
+        ...
+
+    def finish(self) -> None:
+        """Makes the model whole in this process, where it was shared out: called once, after the last step."""
         ...
 
     def state(self) -> dict[str, Any]:
@@ -111,6 +123,13 @@ class Plain:
                     raise ValueError(f"no parameter {name} of shape {tuple(one.shape)}")
                 one.copy_(values[name])
 
+    def evaluating(self, world: World) -> World:
+        """All of them."""
+        return world
+
+    def finish(self) -> None:
+        """It is whole."""
+
     def state(self) -> dict[str, Any]:
         """The optimizer's moments and the factor of the loss."""
         return {"optimizer": self._optimizer.state_dict(), "scaler": self._scaler.state_dict()}
@@ -120,6 +139,20 @@ class Plain:
         self._optimizer.load_state_dict(state["optimizer"])
         if self._scaler.is_enabled():
             self._scaler.load_state_dict(state["scaler"])
+
+
+def plain(model: TrainingModel, settings: Settings) -> Strategy:
+    """The strategy of one process."""
+    scaled = settings.dtype == "float16"
+    return Plain(model, settings.learning_rate or 0.0, settings.weight_decay, scaled=scaled)
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """The processes that train, and how each wraps its model."""
+
+    world: World = field(default_factory=Alone)
+    wrap: Callable[[TrainingModel, Settings], Strategy] = plain
 
 
 def trained(model: TrainingModel) -> dict[str, torch.nn.Parameter]:
