@@ -80,7 +80,7 @@ class LoraPair:
         return changed
 
     def _part(self, part: str) -> Float:
-        name = _name(self.module, part)
+        name = tensor_name(self.module, part)
         array = self.tensors.load(name)
         values = array.astype(np.float32) if array.dtype.kind == "f" else None
         if values is None or not np.isfinite(values).all():
@@ -211,18 +211,19 @@ def _pairs(config: _Config, tensors: FileTensors, file: Path) -> tuple[LoraPair,
 
 
 def _pair(config: _Config, tensors: FileTensors, module: str, has_base: bool, file: Path) -> LoraPair:
-    a, b = (tensors.shape(_name(module, part)) for part in ("lora_A", "lora_B"))
+    a, b = (tensors.shape(tensor_name(module, part)) for part in ("lora_A", "lora_B"))
     rank = config.rank(module)
     if len(a) != 2 or len(b) != 2 or a[0] != rank or b[1] != rank:
         raise SourceError(
             f"{file}: {module} has A {a} and B {b}; by {CONFIG} its rank is {rank}, and both are matrices"
         )
-    if config.dora() and (found := tensors.shape(_name(module, _MAGNITUDE))) != (b[0],):
+    if config.dora() and (found := tensors.shape(tensor_name(module, _MAGNITUDE))) != (b[0],):
         raise SourceError(f"{file}: {module} has {_MAGNITUDE} {found} and B {b}; one value a row is needed")
     return LoraPair(module, (b[0], a[1]), rank, config.scale(module), tensors, has_base, config.dora())
 
 
-def _name(module: str, part: str) -> str:
+def tensor_name(module: str, part: str) -> str:
+    """How PEFT saves a part of a module's adapter: "lora_A", "lora_B", "base_layer" or "lora_magnitude_vector"."""
     return f"base_model.model.{module}.{part}" + ("" if part == _MAGNITUDE else ".weight")
 
 
