@@ -150,3 +150,14 @@ def test_every_matrix_of_a_fused_model_has_an_adapter_once(tmp_path: Path) -> No
     names = [tensor.name for tensor in GGUFReader(written(checkpoint, tmp_path)).tensors]
     assert len(set(names)) == len(names) == 2 * len(targets_of(source)) * source.config.num_hidden_layers
     assert {"blk.0.attn_qkv.weight.lora_a", "blk.3.ffn_up.weight.lora_b"} <= set(names)
+
+
+def test_a_dora_adapter_is_not_written_but_compiled_into_its_base(tmp_path: Path) -> None:
+    _, merged, checkpoint = prepared("llama", tmp_path, use_dora=True)
+    with pytest.raises(SourceError, match=r"lora is a DoRA adapter, which no engine adds while it runs; compile it"):
+        written(checkpoint, tmp_path)
+    assert not (tmp_path / "lora.gguf").exists()
+    adapted = with_adapter(checkpoint, open_adapter(tmp_path / "lora"))
+    write_gguf(language_model(adapted), adapted, tmp_path / "merged.gguf")
+    found = llama_case.logits(tmp_path / "merged.gguf", TOKENS, 64)
+    assert kl(source_logits(merged, TOKENS), found).max() < OTHERS
