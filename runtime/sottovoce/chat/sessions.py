@@ -3,7 +3,9 @@
 Knows the file's layout and what may be believed of it; knows neither engines nor templates.
 
 Layout, little endian: MAGIC; version, u32; header's length, u32; header, JSON; the cache's tokens, u32 each; messages,
-JSON; the engine's state; SHA-256 of all that. A session is private text: only its owner may read the file.
+JSON; the engine's state; SHA-256 of all that, where each half of the state (the first has half its bytes, rounded down)
+is stood for by its own SHA-256, so that two threads can hash it. Version 1 had the state itself there. A session is
+private text: only its owner may read the file.
 """
 
 import hashlib
@@ -13,8 +15,8 @@ import stat
 import struct
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -26,7 +28,7 @@ from sottovoce.chat.types import Message
 from sottovoce.errors import InputError
 
 MAGIC = b"SVCHAT\r\n"
-VERSION = 1
+VERSION = 2
 MAX_HEADER_BYTES = 1 << 16
 MAX_MESSAGE_BYTES = 16 << 20
 MAX_TOKENS = 1 << 22
@@ -72,9 +74,10 @@ def save_session(path: Path, session: Session) -> None:
     lengths = {"tokens": len(session.tokens), "messages": len(messages), "state": len(session.state)}
     header = json.dumps({"engine": session.engine, "model": session.model, **lengths}).encode()
     parts = [_HEAD.pack(MAGIC, VERSION, len(header)), header, tokens, messages, session.state]
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
+    digest = hashlib.sha256(b"".join(parts[:-1]))
+    half = len(session.state) // 2
+    for piece in (memoryview(session.state)[:half], memoryview(session.state)[half:]):
+        digest.update(hashlib.sha256(piece).digest())
     try:
         _write(path, [*parts, digest.digest()])
     except OSError as error:
@@ -127,6 +130,7 @@ class _Reader:
     def __init__(self, file: BufferedReader, path: Path, size: int) -> None:
         self._file, self._path, self._left = file, path, size
         self._digest = hashlib.sha256()
+        self._version = VERSION
 
     def session(self, present: Present) -> Session:
         header = self._header()
@@ -137,7 +141,7 @@ class _Reader:
         fits = engine == present.engine and tokens <= present.context
         ids = np.frombuffer(self._read(4 * tokens), "<u4")
         text = self._read(messages)
-        cache = self._read_beside(state) if fits else self._skip(state)
+        cache = self._state(state, keep=fits)
         if self._file.read(_DIGEST_BYTES + 1) != self._digest.digest():
             raise self._wrong("its checksum does not hold")
         if ids.size and int(ids.max()) >= present.vocabulary:
@@ -161,8 +165,9 @@ class _Reader:
         magic, version, length = _HEAD.unpack(self._read(_HEAD.size))
         if magic != MAGIC:
             raise self._wrong("it is no session of a chat")
-        if version != VERSION:
-            raise self._wrong(f"it has format {version}, this version of sottovoce reads {VERSION}")
+        if not 1 <= version <= VERSION:
+            raise self._wrong(f"it has format {version}, this version of sottovoce reads 1 to {VERSION}")
+        self._version = version
         if length > min(MAX_HEADER_BYTES, self._left - _DIGEST_BYTES):
             raise self._wrong(f"its header is {length} bytes long")
         header = self._json(self._read(length))
@@ -192,25 +197,39 @@ class _Reader:
         self._digest.update(part)
         return part
 
-    def _read_beside(self, length: int) -> memoryview:
-        """A large part, hashed by another thread while what follows is read: hashing takes longer than reading."""
-        part = np.empty(length, np.uint8).data  # NumPy asks for huge pages, which bytes do not have
-        with ThreadPoolExecutor(1) as beside:
-            hashed = []
-            for start in range(0, length, _CHUNK):
-                piece = part[start : start + _CHUNK]
-                if self._file.readinto(piece) != len(piece):
-                    raise self._wrong("it is shorter than it says")
-                hashed.append(beside.submit(self._digest.update, piece))
-        for one in hashed:
-            one.result()
-        self._left -= length
+    def _state(self, length: int, *, keep: bool) -> memoryview:
+        """The last part, by far the largest; nothing of it unless it is to be kept. Other threads hash it while it is
+        read, which takes less time than hashing."""
+        first = length if self._version == 1 else length // 2
+        halves = [(first, self._digest if self._version == 1 else hashlib.sha256())]
+        if self._version > 1:
+            halves.append((length - first, hashlib.sha256()))
+        part = np.empty(length if keep else 0, np.uint8).data  # NumPy asks for huge pages, which bytes do not have
+        with ExitStack() as threads:
+            for index, (size, digest) in enumerate(halves):
+                if keep:
+                    beside = threads.enter_context(ThreadPoolExecutor(1))
+                    self._read_into(part[index * first :][:size], digest, beside)
+                else:
+                    self._skip(size, digest)
+        for _, digest in halves if self._version > 1 else ():
+            self._digest.update(digest.digest())
         return part
 
-    def _skip(self, length: int) -> bytes:
+    def _read_into(self, part: memoryview, digest: "hashlib._Hash", beside: Executor) -> None:
+        for start in range(0, len(part), _CHUNK):
+            piece = part[start : start + _CHUNK]
+            if self._file.readinto(piece) != len(piece):
+                raise self._wrong("it is shorter than it says")
+            beside.submit(digest.update, piece)
+
+    def _skip(self, length: int, digest: "hashlib._Hash") -> None:
         while length:
-            length -= len(self._read(min(length, _CHUNK)))
-        return b""
+            piece = self._file.read(min(length, _CHUNK))
+            if not piece:
+                raise self._wrong("it is shorter than it says")
+            digest.update(piece)
+            length -= len(piece)
 
     def _wrong(self, reason: str) -> InputError:
         return InputError(f"{self._path} cannot be used as a session: {reason}")

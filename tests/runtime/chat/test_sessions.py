@@ -89,7 +89,7 @@ def test_no_byte_can_be_changed_and_no_piece_cut_off_unnoticed(saved: Path, pres
     [
         (b"", "too short"),
         (b"GGUF" + bytes(200), "no session"),
-        (sealed(b"{}", version=2), "format 2"),
+        (sealed(b"{}", version=3), "format 3"),
         (sealed(b"[]"), "no JSON object"),
         (sealed(b"{"), "JSON"),
         (sealed(b"[" * 60_000), "JSON"),
@@ -175,3 +175,23 @@ def test_a_state_of_many_pieces_comes_back_whole_and_a_flipped_bit_anywhere_in_i
     path.write_bytes(data)
     with pytest.raises(InputError, match="its checksum does not hold"):
         load_session(path, PRESENT)
+
+
+def test_a_file_of_version_1_is_read_as_before(tmp_path: Path) -> None:
+    path = tmp_path / "talk.session"
+    path.write_bytes(with_header())
+    assert bytes(load_session(path, PRESENT).state) == b"abc"
+    assert load_session(path, replace(PRESENT, engine="another")).state == b""
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, (2 << 20) + 1])
+def test_the_digest_is_of_everything_with_a_digest_in_place_of_each_half_of_the_state(
+    size: int, tmp_path: Path
+) -> None:
+    state = np.random.default_rng(size).bytes(size)
+    save_session(tmp_path / "talk.session", replace(SESSION, state=state))
+    data = (tmp_path / "talk.session").read_bytes()
+    before = data[: len(data) - size - 32]
+    halves = hashlib.sha256(state[: size // 2]).digest() + hashlib.sha256(state[size // 2 :]).digest()
+    assert data[-32:] == hashlib.sha256(before + halves).digest()
+    assert bytes(load_session(tmp_path / "talk.session", PRESENT).state) == state
