@@ -66,7 +66,7 @@ def conversations(
             rendered.append(render(coder, line, notes))
         except (InputError, BundleError) as error:
             faults.add(line.line, str(error))
-    encoded = iter(coder.encode_rendered([text for one in rendered for text in _texts(one)]))
+    encoded = _encoded(coder, [text for one in rendered for text in _texts(one)])
     found: list[Example] = []
     alone: list[ChatLine] = []
     for one in rendered:
@@ -168,6 +168,13 @@ def _by_last_prompt(coder: Coder, chat: ChatLine, whole: str, prompt: str, notes
         raise InputError("the chat template writes the question otherwise once it is answered")
     notes["parted"] += 1
     return Rendered(chat, whole, (Answer(last, prompt, whole),), tuple(earlier), parted=True)
+
+
+def _encoded(coder: Coder, texts: Sequence[str]) -> Iterator[list[int]]:
+    """The tokens of each of `texts`; what is the same (a whole conversation is the end of its last answer) once."""
+    distinct = list(dict.fromkeys(texts))
+    found = dict(zip(distinct, coder.encode_rendered(distinct), strict=True))
+    return (found[text] for text in texts)
 
 
 def _texts(one: Rendered) -> Iterator[str]:
