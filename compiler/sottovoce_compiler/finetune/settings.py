@@ -95,10 +95,12 @@ class Settings:
     epochs: int = _of(3, "training", "times that every example is seen", low=1, high=10_000)
     steps: int | None = _of(None, "training", "optimizer steps instead of --epochs", low=1)
     batch_tokens: int | None = _of(
-        None, "training", "tokens of one forward pass; default: 2048 for text, 512 for speech", low=8, metavar="TOKENS"
+        None, "training", "tokens of one forward pass; default: 2048 for text, 4096 for speech", low=8, metavar="TOKENS"
     )
     accumulation: int = _of(1, "training", "forward passes of one optimizer step", low=1, high=4096)
-    learning_rate: float | None = _of(None, "training", "at its highest; default: 1e-3", low=0, high=1, above=True)
+    learning_rate: float | None = _of(
+        None, "training", "at its highest; default: 1e-3 for text, 5e-4 for speech", low=0, high=1, above=True
+    )
     schedule: str = _of("cosine", "training", "how the learning rate falls after the warm-up",
                         choices=("cosine", "linear", "constant"))  # fmt: skip
     warmup: float = _of(0.05, "training", "share of the steps in which the learning rate rises", low=0, high=1)
@@ -146,8 +148,8 @@ class Settings:
         return replace(
             self,
             alpha=2.0 * self.rank if self.alpha is None else self.alpha,
-            batch_tokens=self.batch_tokens or (512 if speech else 2048),
-            learning_rate=self.learning_rate or 1e-3,
+            batch_tokens=self.batch_tokens or (4096 if speech else 2048),
+            learning_rate=self.learning_rate or (5e-4 if speech else 1e-3),
             measure=measure,
             dtype=dtype,
             device=device,
