@@ -20,6 +20,7 @@ EXAMPLE = """\
   sottovoce finetune whisper-base --data recordings.jsonl -o my-lora
   sottovoce finetune Qwen/Qwen3-0.6B --config mine.toml -o my-lora --explain
   sottovoce finetune smollm2-135m-instruct -o my-lora --resume
+  torchrun --nproc-per-node 2 --no-python sottovoce finetune Qwen/Qwen3-0.6B --data lines.jsonl -o my-lora
   sottovoce compile smollm2-135m-instruct --adapter my-lora --target raspberry-pi-5 -o mine.svb"""
 
 _TYPES = {int: int, float: float, str: str}
@@ -65,16 +66,22 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _finetune(request: "Request", as_json: bool) -> int:
+    from sottovoce_compiler.finetune.distributed.launch import launched
     from sottovoce_compiler.finetune.pipeline import finetune
     from sottovoce_compiler.finetune.trainer.errors import InterruptedTraining
-    from sottovoce_compiler.finetune.trainer.progress import shown
+    from sottovoce_compiler.finetune.trainer.progress import shown, unseen
     from sottovoce_compiler.sources.files import say
 
-    try:
-        done = finetune(request, shown, say)
-    except InterruptedTraining as stopped:
-        say(f"{stopped}; go on with:\n  {_resume_command(request)}")
-        return INTERRUPTED
+    with launched() as launch:
+        main = launch.world.is_main
+        try:
+            done = finetune(request, shown if main else unseen, say if main else _nothing, launch)
+        except InterruptedTraining as stopped:
+            if main:
+                say(f"{stopped}; go on with:\n  {_resume_command(request)}")
+            return INTERRUPTED
+    if not main:
+        return 0
     for warning in done.proof.warnings:
         print(f"sottovoce: warning: {warning}", file=sys.stderr)
     if as_json:
@@ -82,6 +89,10 @@ def _finetune(request: "Request", as_json: bool) -> int:
     else:
         _print(done, request)
     return 0
+
+
+def _nothing(text: str) -> None:
+    """One process of several speaks for all."""
 
 
 def _explain(request: "Request", as_json: bool) -> int:

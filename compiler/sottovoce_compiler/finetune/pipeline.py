@@ -110,6 +110,7 @@ def finetune(request: Request, show: Show, tell: Tell = lambda text: None, launc
     """All of it. Raises what `prepare` and `train` raise, and TrainingError where the adapter changed nothing."""
     began, launch = time.monotonic(), launch or Launch()
     prepared, found, folder = prepare_request(request, tell, launch.world)
+    launch.world.barrier()  # nobody looks for what is in the way when the main process has begun to write
     for note in (prepared.packing.reason, *prepared.data.notes()):
         tell(note)
     tell("model")

@@ -2,8 +2,7 @@
 `sottovoce_kernels`. What the trainer may ask of one is `TrainingModel`."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 
@@ -11,9 +10,11 @@ if TYPE_CHECKING:
     from sottovoce_compiler.finetune.model.adapted import AdaptedLinear
 
 
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """`total` is the sum over `tokens` labelled tokens, a float32 scalar: who divides knows what is added up."""
+class Loss(NamedTuple):
+    """`total` is the sum over `tokens` labelled tokens, a float32 scalar: who divides knows what is added up.
+
+    A tuple: what puts a model together for its backward pass (FSDP2, DeepSpeed) finds tensors in those.
+    """
 
     total: torch.Tensor
     tokens: int

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from sottovoce.cli.progress import clock
-from sottovoce_compiler.finetune.trainer.watch import EvaluationReport, StepReport, Watcher
+from sottovoce_compiler.finetune.trainer.watch import EvaluationReport, StepReport, Watcher, Watchers
 
 RECENT = 50  # steps that speed is taken from
 LINES = 25  # a run that no terminal shows prints about so many
@@ -62,6 +62,12 @@ def shown(measure: str, stream: TextIO | None = None) -> Iterator[Watcher]:
     )
     with Progress(*columns, console=Console(file=out), expand=True) as bars:
         yield Bar(measure, bars)
+
+
+@contextmanager
+def unseen(measure: str) -> Iterator[Watcher]:
+    """A watcher that shows nothing: for a process that is not the main one."""
+    yield Watchers()
 
 
 class Lines:
