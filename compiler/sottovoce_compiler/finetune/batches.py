@@ -37,11 +37,24 @@ class PackedTokens:
 
 
 @dataclass(frozen=True, slots=True)
-class SpeechBatch:
-    """Recordings and what is said in them. `samples` are float32 at 16 kHz, one tensor (samples,) a recording; `text`
-    has a segment for each, prompt tokens included."""
+class LogMel:
+    """A recording as Whisper hears it: `values` (mels, 2 t) float32, frames of 10 ms. Of the t frames of 20 ms that the
+    convolutions make of them, `context` are heard as they are; the rest of the window is silence, heard compressed."""
 
-    samples: tuple[torch.Tensor, ...]
+    values: torch.Tensor
+    context: int
+
+    def to(self, device: torch.device | str) -> "LogMel":
+        """The same on another device."""
+        return LogMel(self.values.to(device), self.context)
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechBatch:
+    """Recordings and what is said in them: `text` has a segment for each, the tokens that
+    steer included."""
+
+    features: tuple[LogMel, ...]
     text: PackedTokens
 
     @property
@@ -51,4 +64,4 @@ class SpeechBatch:
 
     def to(self, device: torch.device | str) -> "SpeechBatch":
         """The same on another device."""
-        return SpeechBatch(tuple(one.to(device) for one in self.samples), self.text.to(device))
+        return SpeechBatch(tuple(one.to(device) for one in self.features), self.text.to(device))
