@@ -20,6 +20,7 @@ from sottovoce_compiler.lowerings.gguf.precision import GGUF_PRECISIONS
 from sottovoce_compiler.lowerings.lowered import Lowered
 from sottovoce_compiler.pack import canonical_json, write_bundle
 from sottovoce_compiler.report.adaptation import adapter_section, text_adaptation
+from sottovoce_compiler.report.answers import measure_answers
 from sottovoce_compiler.report.calibration import UNSEARCHED, calibrate
 from sottovoce_compiler.report.chat_card import ChatCard
 from sottovoce_compiler.report.chat_gate import ChatVerdict, chat_gate_from
@@ -84,14 +85,20 @@ def compile_chat(
         progress("gate", 0)
         verdict.require()
         adaptation = None if adapted is None else text_adaptation(adapted, checkpoint, texts, card.scores)
+        answers = None
+        if request.answers is not None:
+            answers = measure_answers(
+                request.answers, checkpoint, draft.path, None if adapted is None else adapted.base
+            )
         formats = _compared(request, draft, card, model, checkpoint, texts, work / "other", progress)
         progress("seal", 0)
         files = {**draft.files, **chat_golden_files(draft.path)}
         report = report_of(texts, card, verdict, draft.lowered) | {"calibration": draft.calibration}
         report |= adapter_section(adaptation)
+        report |= {} if answers is None else {"answers": answers.to_json()}
         report |= {} if formats is None else {"formats": formats.to_json()}
         write_bundle(output, draft.fields, {**files, "report.json": canonical_json(report)})
-    tables = [part.table() for part in (adaptation, formats) if part is not None]
+    tables = [part.table() for part in (adaptation, answers, formats) if part is not None]
     return Compiled.at(output, report, verdict, tuple(tables))
 
 

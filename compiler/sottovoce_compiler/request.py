@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from sottovoce_compiler.report.gate import Verdict
+from sottovoce_compiler.report.questions import Questions
 from sottovoce_compiler.report.table import Table
 from sottovoce_compiler.report.texts import TextSet
 from sottovoce_compiler.sources.checkpoint import Checkpoint
@@ -38,6 +39,7 @@ class Request:
     format: str | None = None
     eval: Path | None = None
     adapter: Path | None = None  # a LoRA adapter, PEFT's folder, that is merged into the weights
+    answers: Questions | None = None  # to be answered word for word by source and bundle (language models)
     calibrate: bool = True  # weigh columns by how strongly they are driven, where a precision searches
     calibration: TextSet | None = None  # on this text; None: on random tokens
     compare_formats: bool = False  # language models: measure the other format beside it, for the report

@@ -95,6 +95,8 @@ def _check_request(request: Request) -> None:
         raise InputError("formats are compared for language models; speech is lowered to the target's alone")
     if request.calibration is not None:
         raise InputError("calibration text is for language models; speech is rounded without any")
+    if request.answers is not None:
+        raise InputError("questions to answer are for language models; give recordings with --eval")
     speech_precision(request)
     gate_from({**request.target.gate, **request.limits})
 

@@ -11,6 +11,7 @@ from sottovoce_compiler.commands.stages import stage_progress
 from sottovoce_compiler.lowerings.gguf.precision import GGUF_PRECISIONS
 from sottovoce_compiler.pipeline import compile_model
 from sottovoce_compiler.report.gate import GateError
+from sottovoce_compiler.report.questions import Questions, unescaped
 from sottovoce_compiler.report.table import show
 from sottovoce_compiler.report.texts import read_texts
 from sottovoce_compiler.request import Compiled, Request
@@ -77,6 +78,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="lower to the other format too, measure both on the same text, and say in the report which is better; "
         "with --timings also which is faster here",
     )
+    chat.add_argument(
+        "--answers",
+        metavar="FILE",
+        help="questions with answers, as `sottovoce finetune --data` takes them: the report has how many the source, "
+        "with --adapter its base too, and the bundle answer word for word",
+    )
+    chat.add_argument(
+        "--answer-marker",
+        metavar="TEXT",
+        help="in --answers of plain text, what an answer comes after; \\n is a line's end (default: the adapter's)",
+    )
     gate = parser.add_argument_group("the gate", "What may be lost; the default of each is the target's.")
     for limit, meaning in _LIMITS.items():
         gate.add_argument(f"--{limit.replace('_', '-')}", type=float, metavar="X", help=meaning)
@@ -102,6 +114,7 @@ def run(args: argparse.Namespace) -> int:
         format=args.format,
         eval=Path(args.eval) if args.eval else None,
         adapter=Path(args.adapter) if args.adapter else None,
+        answers=_questions(args),
         calibrate=args.calibration != "none",
         calibration=read_texts(args.calibration) if args.calibration not in (None, "none") else None,
         compare_formats=args.compare_formats,
@@ -115,6 +128,16 @@ def run(args: argparse.Namespace) -> int:
         raise
     _print(compiled, as_json=args.json)
     return 0
+
+
+def _questions(args: argparse.Namespace) -> Questions | None:
+    """Raises InputError for a marker without questions."""
+    marker = None if args.answer_marker is None else unescaped(args.answer_marker)
+    if args.answers is None:
+        if marker is not None:
+            raise InputError("--answer-marker goes with --answers")
+        return None
+    return Questions.of(Path(args.answers), marker, Path(args.adapter) if args.adapter else None)
 
 
 def _print(compiled: Compiled, as_json: bool) -> None:

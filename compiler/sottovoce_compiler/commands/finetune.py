@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sottovoce.cli import INTERRUPTED
 from sottovoce_compiler.finetune.settings import GROUPS, Option, options
+from sottovoce_compiler.report.questions import unescaped
 
 if TYPE_CHECKING:
     from sottovoce_compiler.finetune.pipeline import Finetuned, Request
@@ -161,5 +162,5 @@ def _chosen(args: argparse.Namespace) -> Mapping[str, Any]:
     """The options that were given, by name; a marker's \\n and \\t are a line's end and a tabulator."""
     found = {name: value for name in options() if (value := getattr(args, name)) is not None}
     if "answer_marker" in found:
-        found["answer_marker"] = found["answer_marker"].replace("\\n", "\n").replace("\\t", "\t")
+        found["answer_marker"] = unescaped(found["answer_marker"])
     return found
