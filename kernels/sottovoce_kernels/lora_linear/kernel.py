@@ -25,7 +25,18 @@ from sottovoce_kernels.tiles import unit_stride
 from .products import adapter_gradient, input_gradient, narrow, project
 from .projection import Projection
 from .reference import Gradients
-from .tiles import DECODED_IN_LOOP, GRADIENT_IN_LOOP, SWIZZLE, Tile, Tiles, capability_of, splits, tiles_for
+from .tiles import (
+    DECODED_IN_LOOP,
+    GRADIENT_IN_LOOP,
+    LEAST_NARROW_ROWS,
+    LEAST_ROWS,
+    SWIZZLE,
+    Tile,
+    Tiles,
+    capability_of,
+    splits,
+    tiles_for,
+)
 
 TOGETHER = 3  # projections of one launch: q, k and v
 LEAST_RANK = 16  # depth of one tensor core instruction
@@ -191,6 +202,7 @@ def _launch_narrow(x: Tensor, matrix: Tensor, out: Tensor, plan: Plan) -> None:
     (rows, inputs), ranks = x.shape, len(matrix)
     tile = plan.tile(plan.tiles.narrow)
     tile = replace(tile, columns=min(tile.columns, max(LEAST_RANK, triton.next_power_of_2(ranks))))
+    tile = tile.filling(rows, triton.cdiv(ranks, tile.columns), LEAST_NARROW_ROWS)
     if rows:
         narrow[triton.cdiv(rows, tile.rows), triton.cdiv(ranks, tile.columns)](
             x, matrix, out, rows, inputs, ranks, x.stride(0), matrix.stride(0), matrix.stride(1), out.stride(0),
@@ -207,8 +219,9 @@ def _launch_project(x: Tensor, s: Tensor | None, group: Group, plan: Plan) -> li
     adapted = members[0].rank > 0 and s is not None
     tile = plan.tile(plan.tiles.project if group.kind == "dense" else plan.tiles.decoding)
     counts = [projection.outputs for projection in members]
-    grid = (triton.cdiv(rows, tile.rows) * sum(triton.cdiv(count, tile.columns) for count in counts),)
-    project[grid](
+    columns = sum(triton.cdiv(count, tile.columns) for count in counts)
+    tile = tile.filling(rows, columns, LEAST_ROWS)
+    project[(triton.cdiv(rows, tile.rows) * columns,)](
         x,
         s[:, group.columns :] if s is not None and adapted else None,
         *group.padded(data),
@@ -256,13 +269,13 @@ def _input_gradient(
 ) -> Tensor:
     like = next(dy for dy in grads if dy is not None)
     dx = like.new_empty(len(like), projections[0].inputs)
-    present = {id(projection): dy for projection, dy in zip(projections, grads, strict=True) if dy is not None}
-    reached = [projection for projection in projections if id(projection) in present]
+    pairs = [(projection, dy) for projection, dy in zip(projections, grads, strict=True) if dy is not None]
     adapted = [projection for projection in projections if projection.rank]
     a = _stacked_a(adapted, plan) if adapted else None
+    plain = [replace(projection, a=None, b=None) for projection, _ in pairs]
     done = 0
-    for group in _groups([replace(p, a=None, b=None) for p in reached], plan, GRADIENT_IN_LOOP.__contains__):
-        part = [present[id(projection)] for projection in reached[done : done + len(group.members)]]
+    for group in _groups(plain, plan, GRADIENT_IN_LOOP.__contains__):
+        part = [dy for _, dy in pairs[done : done + len(group.members)]]
         _launch_input_gradient(part, None if done else ds, None if done else a, dx, group, plan, adds=done > 0)
         done += len(part)
     return dx
@@ -275,6 +288,7 @@ def _launch_input_gradient(
     tile = plan.tile(plan.tiles.gradient if group.kind == "dense" else plan.tiles.gradient_decoding)
     data, scales, _ = _weights(group.members, plan)
     ranks = 0 if ds is None else ds.shape[1]
+    tile = tile.filling(rows, triton.cdiv(inputs, tile.columns), LEAST_ROWS)
     if rows:
         input_gradient[(triton.cdiv(rows, tile.rows) * triton.cdiv(inputs, tile.columns),)](
             *group.padded(grads),

@@ -6,7 +6,7 @@ memory, which the tests assert; which of those that do is fastest is for a GPU t
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -32,6 +32,14 @@ class Tile:
             "num_warps": self.warps,
             "num_stages": self.stages,
         }
+
+    def filling(self, rows: int, columns: int, least: int) -> "Tile":
+        """This tile, its rows halved while so many rows in `columns` tiles of columns leave a GPU's multiprocessors
+        idle, but `least` of them kept."""
+        fitted = self
+        while fitted.rows > least and -(-rows // fitted.rows) * columns < PROGRAMS // 2:
+            fitted = replace(fitted, rows=fitted.rows // 2)
+        return fitted
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +99,8 @@ GRADIENT_IN_LOOP = frozenset({"dense", "int8", "fp8"})
 SWIZZLE = 8  # tiles of rows that run side by side: their x and the weight's tiles are read from the second-level cache
 PROGRAMS = 264  # two for each multiprocessor of an H100, where a sum over rows is split to fill the GPU
 SPLIT_ROWS = 128  # fewest rows that are a split's
+LEAST_ROWS = 64  # of a tile of y or dx: rows of Hopper's matrix instruction
+LEAST_NARROW_ROWS = 16  # of a tile of S, which waits for memory: rows of the smallest one
 
 
 def capability_of(device: torch.device) -> int:

@@ -197,6 +197,19 @@ def test_the_kernels_take_kinds_that_differ_and_rows_that_lie_apart() -> None:
 
 
 @pytest.mark.interpreted
+@pytest.mark.parametrize("used", [[0], [1], [0, 2]], ids=str)
+def test_the_kernels_skip_projections_that_nothing_depends_on(used: list[int]) -> None:
+    tensors, op = inputs_and_op([Layer(9), Layer(5, rank=2), Layer(6, rank=0)], (20,), 16, torch.float32, torch.float32)
+
+    def some(*given: Tensor, **options: object) -> list[Tensor]:
+        outputs = op(*given, **options)
+        unused = sum((tensor.sum() * 0 for tensor in given[1:]), torch.zeros(()))  # every input has a gradient
+        return [outputs[at] + unused for at in used]
+
+    check(some, tensors, roundings=64.0)
+
+
+@pytest.mark.interpreted
 @pytest.mark.parametrize("kind", ["nf4", "q4_0"])
 def test_a_weight_decoded_before_the_product_gives_what_the_loop_gives(
     kind: str, monkeypatch: pytest.MonkeyPatch
@@ -224,8 +237,18 @@ def test_every_gpu_gets_the_tiles_of_the_newest_kind_that_it_is_not_older_than()
     }
 
 
+def test_few_rows_get_tiles_that_leave_no_multiprocessor_idle() -> None:
+    tile = TILES[90].project
+    assert [tile.filling(rows, 9, 64).rows for rows in (16384, 2048, 64)] == [256, 128, 64]
+
+
 def compiled(
-    kind: str, target: Target, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype = torch.bfloat16, rank: int = 16
+    kind: str,
+    target: Target,
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: torch.dtype = torch.bfloat16,
+    rank: int = 16,
+    rows: int = 1024 * 32,
 ) -> dict[str, Artifact]:
     """What q, k and v of a small model launch on `target`, forward and backward, by the kernel's name.
 
@@ -242,7 +265,7 @@ def compiled(
     projections = [
         Projection(weight(n), meta(n, dtype=dtype), meta(rank, 576), meta(n, rank), SCALE) for n in (576, 192, 192)
     ]
-    x = meta(512, 576, dtype=dtype)
+    x = meta(rows, 576, dtype=dtype)
     with recorded() as launches:
         outputs, s = kernel.forward(x, projections)
         kernel.backward(outputs, x, s, projections, True, [(True, True)] * 3)
@@ -273,6 +296,12 @@ def test_products_in_float32_compile_for_tensor_cores_without_spills(
     target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     artifacts = compiled("dense", target, monkeypatch, torch.float32)
+    assert all(tensor_core_instructions(artifact) > 0 for artifact in artifacts.values())
+
+
+@all_targets
+def test_the_smaller_tiles_of_few_rows_compile_without_spills(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifacts = compiled("dense", target, monkeypatch, rows=256)
     assert all(tensor_core_instructions(artifact) > 0 for artifact in artifacts.values())
 
 
