@@ -168,7 +168,7 @@ def test_in_bfloat16_the_loss_is_that_of_transformers_in_bfloat16(name: str, tmp
     assert {value.dtype for name, value in decoder.named_parameters() if "norm" not in name} == {torch.bfloat16}
 
 
-@pytest.mark.parametrize("kind", ["int8", "nf4", "q4_0"])
+@pytest.mark.parametrize("kind", ["int8", "nf4", "fp8"])
 def test_quantized_weights_train_as_their_dequantized_ones_do(kind: str, tmp_path: Path) -> None:
     from sottovoce_kernels.quantized import QuantizedWeight
 
