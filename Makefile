@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint demo bench bench-stream bench-chat wheels clean
+.PHONY: help setup test lint demo bench bench-stream bench-chat bench-finetune wheels clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ bench-stream: $(VENV)/.bench-ready ## the same for live audio: make bench-stream
 
 bench-chat: $(VENV)/.bench-ready ## the same for language models: make bench-chat ARGS='--model SOURCE=BUNDLE'
 	@$(BIN)/python benchmarks/chat.py $(or $(ARGS),--help)
+
+bench-finetune: $(VENV)/.tests-ready ## LoRA training beside transformers and PEFT: make bench-finetune ARGS='--steps 3'
+	@$(BIN)/python benchmarks/finetune.py $(ARGS)
 
 wheels: $(VENV)/.tests-ready ## both wheels, in dist/
 	@rm -rf build runtime/build
