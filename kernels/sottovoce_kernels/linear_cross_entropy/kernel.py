@@ -36,8 +36,8 @@ def differentiate(logits: Tensor, labels: Tensor, bias: Tensor | None, rule: Rul
     losses = logits.new_empty(rows, dtype=wide(logits.dtype))
     _differentiate[(rows,)](
         logits,
-        labels,
-        bias,
+        labels.contiguous(),
+        None if bias is None else bias.contiguous(),
         losses,
         vocabulary,
         logits.stride(0),

@@ -71,7 +71,7 @@ def test_blocks_within_a_chunk_leave_no_seams() -> None:
 
 
 def test_bfloat16_is_as_close_to_the_truth_as_whole_logits_in_bfloat16() -> None:
-    hidden, weight, bias, labels = inputs(96, 64, 500, torch.float32)
+    hidden, weight, _, labels = inputs(96, 64, 500, torch.float32)
     truth = whole(hidden, weight, None, labels, 0.0, None)
     (true_gradient,) = torch.autograd.grad(truth, hidden)
     narrow, head = hidden.bfloat16().detach().requires_grad_(), weight.bfloat16().detach()
