@@ -160,6 +160,7 @@ def _prepare_text(checkpoint: Checkpoint, settings: Settings) -> Prepared:
     decision = pays(lengths, size) if settings.packing is None else _asked(settings.packing)
     figures = statistics(lengths, bins_of(lengths, size, settings.seed, 0, decision.use), size)
     settings = replace(settings, day=settings.day or data.report.date, packing=decision.use)
+    settings = settings if data.eval else settings.unmeasured()
 
     def answer(model: TrainingModel, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
         return generated(model, prompts, settings.max_new_tokens, data.coder.ends)
@@ -188,6 +189,7 @@ def _prepare_speech(checkpoint: Checkpoint, settings: Settings) -> Prepared:
         path, checkpoint, chosen, eval_data=_file(settings.eval_data) if settings.eval_data else None
     )
     settings = replace(settings, packing=True)
+    settings = settings if data.eval else settings.unmeasured()
 
     def make_model() -> Adaptable:
         return WhisperTraining(checkpoint, data.spec, kept_as(settings))

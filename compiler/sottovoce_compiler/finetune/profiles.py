@@ -86,7 +86,20 @@ _SMOLLM3 = (
     *_LLAMA[3:],
 )
 
+_WHISPER_MODULES = {
+    **{"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "out_proj"},
+    **{"up": "fc1", "down": "fc2"},
+}
+_WHISPER = (
+    Operation("layer_norm", "each norm takes in the residual that is added before it"),
+    Operation("lora_linear", "q, k and v read x once, and k and v of what was heard; the adapter is in each product"),
+    Operation("attention", "over each recording and each text of the pack; silence weighs as much as it is long"),
+    Operation("gelu_bias", "the activation with the bias before it"),
+    _LOSS,
+)
+
 PROFILES: Mapping[str, Profile] = {
+    "whisper": Profile(_WHISPER_MODULES, _WHISPER),
     "llama": Profile(_LLAMA_MODULES, _LLAMA),
     "mistral": Profile(_LLAMA_MODULES, _LLAMA),
     "qwen2": Profile(_LLAMA_MODULES, _LLAMA),

@@ -155,6 +155,10 @@ class Settings:
             device=device,
         )
 
+    def unmeasured(self) -> "Settings":
+        """The settings where no example can be held back. Raises SettingsError where something was to be measured."""
+        return replace(self, eval_fraction=0.0, measure="loss" if self.measure == "wer" else self.measure)
+
     @property
     def measures(self) -> bool:
         """Whether there is a split to measure on."""

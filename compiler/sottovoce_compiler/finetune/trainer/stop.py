@@ -3,13 +3,17 @@
 Knows signals. What is saved, and how, is the loop's.
 """
 
+import math
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Seconds in which a second signal is the first one again: who ends a whole group of processes often sends two.
+ONE = 1.0
 
 
 class Stop:
@@ -18,6 +22,7 @@ class Stop:
     def __init__(self, said: Callable[[str], None] = lambda text: None) -> None:
         self._said = said
         self.asked = False
+        self._signalled_at = -math.inf
 
     def ask(self) -> None:
         """At the end of the step that runs."""
@@ -25,9 +30,11 @@ class Stop:
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """A signal: asks the first time, raises KeyboardInterrupt the second."""
-        if self.asked:
+        if time.monotonic() - self._signalled_at < ONE:
+            return
+        if self._signalled_at > -math.inf:
             raise KeyboardInterrupt
-        self.asked = True
+        self.asked, self._signalled_at = True, time.monotonic()
         self._said(f"{signal.Signals(number).name}: finishing this step and saving; once more ends it without")
 
 
