@@ -31,7 +31,7 @@ OURS, PEFT = SYSTEMS
 BATCH = 8
 # What 175 instructions of people with their answers measured with SmolLM2's tokenizer: median 93 tokens, spread of the
 # logarithm 0.71, from 25 to 1,388.
-MEDIAN, SPREAD, SHORTEST, LONGEST = 93, 0.71, 16, 1024
+MEDIAN, SPREAD, SHORTEST = 93, 0.71, 16
 # SmolLM2-135M's shape.
 SHAPE = {
     **{"vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30},
@@ -52,6 +52,7 @@ class Plan:
     repetitions: int
     threads: int
     seed: int
+    longest: int
     work: Path
     output: Path
     add: bool
@@ -172,6 +173,7 @@ def _settings(plan: Plan, data: list[Step]) -> Json:
         "alpha": ALPHA,
         "dtype": "bfloat16",
         "lengths": plan.data.name if plan.data else f"lognormal, median {MEDIAN}, spread {SPREAD}",
+        "longest": plan.longest,
         "seed": plan.seed,
     }
 
@@ -181,7 +183,7 @@ def _from_lengths(plan: Plan) -> list[Step]:
     drawn = random.Random(plan.seed)
 
     def example() -> tuple[list[int], list[int]]:
-        length = min(max(round(MEDIAN * math.exp(SPREAD * drawn.gauss(0, 1))), SHORTEST), LONGEST)
+        length = min(max(round(MEDIAN * math.exp(SPREAD * drawn.gauss(0, 1))), SHORTEST), plan.longest)
         tokens = [drawn.randrange(SHAPE["vocab_size"]) for _ in range(length)]
         return tokens, tokens
 
@@ -195,7 +197,7 @@ def _from_lines(plan: Plan, model: Path) -> list[Step]:
 
     assert plan.data is not None
     examples = list(
-        TextData.load(plan.data, resolve(str(model)), TextOptions(overflow="cut", max_tokens=LONGEST)).train
+        TextData.load(plan.data, resolve(str(model)), TextOptions(overflow="cut", max_tokens=plan.longest)).train
     )
     random.Random(plan.seed).shuffle(examples)
     needed = BATCH * (plan.steps + plan.uncounted)
@@ -248,6 +250,7 @@ def _plan(arguments: Sequence[str]) -> Plan:
     parser.add_argument("--repetitions", type=int, default=3, help="processes a system (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="of torch (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of weights, lengths and tokens (default: %(default)s)")
+    parser.add_argument("--longest", type=int, default=1024, help="tokens of an example (default: %(default)s)")
     parser.add_argument("--work", type=Path, default=None, help="where 0.3 GB of weights are put meanwhile")
     parser.add_argument(
         "--output", type=Path, default=Path(__file__).with_name("results") / "finetune-cpu", help="file without suffix"

@@ -11,7 +11,16 @@ SLOW = Run(cpu_s=8.0, wall_s=6.0, tokens=300, loaded_mb=50, peak_mb=1000, losses
 
 
 def plan(**changes: object) -> finetune.Plan:
-    defaults = {"model": None, "data": None, "steps": 3, "uncounted": 1, "repetitions": 1, "threads": 2, "seed": 0}
+    defaults = {
+        "model": None,
+        "data": None,
+        "steps": 3,
+        "uncounted": 1,
+        "repetitions": 1,
+        "threads": 2,
+        "seed": 0,
+        "longest": 1024,
+    }
     return finetune.Plan(**{**defaults, "work": Path(), "output": Path("x"), "add": False, **changes})
 
 
@@ -40,9 +49,9 @@ def test_a_job_reaches_its_process_as_it_was() -> None:
 
 def test_repetitions_are_added_to_a_result_of_the_same_settings_only(tmp_path: Path) -> None:
     runs = {finetune.OURS: [asdict(QUICK)], finetune.PEFT: [asdict(SLOW)]}
-    (tmp_path / "r.json").write_text(json.dumps({"settings": {"seed": 0}, "threads": 2, "runs": runs}))
+    (tmp_path / "r.json").write_text(json.dumps({"settings": {"seed": 0, "longest": 1024}, "threads": 2, "runs": runs}))
     more = plan(output=tmp_path / "r", add=True)
-    assert finetune._earlier(more, {"seed": 0}) == {finetune.OURS: [QUICK], finetune.PEFT: [SLOW]}
+    assert finetune._earlier(more, {"seed": 0, "longest": 1024}) == {finetune.OURS: [QUICK], finetune.PEFT: [SLOW]}
     with pytest.raises(SystemExit, match="has other settings"):
         finetune._earlier(more, {"seed": 1})
     assert finetune._earlier(plan(), {}) == {finetune.OURS: [], finetune.PEFT: []}
