@@ -40,7 +40,6 @@ from .tiles import (
 
 TOGETHER = 3  # projections of one launch: q, k and v
 LEAST_RANK = 16  # depth of one tensor core instruction
-RANK_STEP = 64  # ranks of one step of the loop over them
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,7 +82,9 @@ class Plan:
 
     def tile(self, tile: Tile) -> Tile:
         """`tile`, or where products are in float32 the one for that."""
-        return self.tiles.float32 if self.dtype == torch.float32 else tile
+        if self.dtype != torch.float32:
+            return tile
+        return self.tiles.narrow_float32 if tile is self.tiles.narrow else self.tiles.float32
 
 
 def forward(x: Tensor, projections: Sequence[Projection]) -> tuple[list[Tensor], Tensor | None]:
@@ -233,6 +234,7 @@ def _launch_project(x: Tensor, s: Tensor | None, group: Group, plan: Plan) -> li
         rows,
         inputs,
         *group.padded(counts),
+        plan.rank,
         data[0].shape[1],
         x.stride(0),
         s.stride(0) if s is not None and adapted else 0,
@@ -240,8 +242,7 @@ def _launch_project(x: Tensor, s: Tensor | None, group: Group, plan: Plan) -> li
         KIND=group.kind,
         BLOCK=block_of(group.kind),
         COUNT=len(members),
-        RANK=plan.rank if adapted else 0,
-        RANK_STEP=min(plan.rank, RANK_STEP),
+        RANK_STEP=max(LEAST_RANK, min(plan.rank, tile.depth)),
         SWIZZLE=SWIZZLE,
         PRECISION=plan.precision,
         **tile.options,
@@ -301,13 +302,13 @@ def _launch_input_gradient(
             inputs,
             *group.padded([projection.outputs for projection in group.members]),
             *group.padded([dy.stride(0) for dy in grads]),
+            ranks,
             0 if ds is None else ds.stride(0),
             0 if a is None else a.stride(0),
             data[0].stride(0),
             KIND=group.kind,
             COUNT=len(grads),
-            RANKS=ranks,
-            RANK_STEP=min(RANK_STEP, triton.next_power_of_2(max(ranks, LEAST_RANK))),
+            RANK_STEP=min(tile.depth, triton.next_power_of_2(max(ranks, LEAST_RANK))),
             ADDS=adds,
             SWIZZLE=SWIZZLE,
             PRECISION=plan.precision,

@@ -59,12 +59,12 @@ def narrow(
 
 @triton.jit
 def project(
-    x, s, w0, w1, w2, scales, codes, b, bias, y0, y1, y2, T, K, N0, N1, N2, stored, x_stride, s_stride, w_stride,
-    KIND: tl.constexpr, BLOCK: tl.constexpr, COUNT: tl.constexpr, RANK: tl.constexpr, RANK_STEP: tl.constexpr,
+    x, s, w0, w1, w2, scales, codes, b, bias, y0, y1, y2, T, K, N0, N1, N2, ranks, stored, x_stride, s_stride, w_stride,
+    KIND: tl.constexpr, BLOCK: tl.constexpr, COUNT: tl.constexpr, RANK_STEP: tl.constexpr,
     SWIZZLE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """y_i (T, N_i) = x W_i^T + S_i b_i^T + bias_i for COUNT projections. `scales`, `b` (N, RANK) and `bias` are those
-    of all, one below the other; S_i begins at column i RANK of `s`."""
+    """y_i (T, N_i) = x W_i^T + S_i b_i^T + bias_i for COUNT projections. `scales`, `b` (N, ranks) and `bias` are those
+    of all, one below the other; S_i begins at column i times `ranks` of `s`, which is None without adapters."""
     tiles1 = tl.cdiv(N0, COLUMNS) + (tl.cdiv(N1, COLUMNS) if COUNT > 1 else 0)
     tiles = tiles1 + (tl.cdiv(N2, COLUMNS) if COUNT > 2 else 0)
     row_tile, column_tile = tile_of(tl.program_id(0), tl.cdiv(T, ROWS), tiles, SWIZZLE)
@@ -94,11 +94,11 @@ def project(
         total = tl.dot(left.to(x.dtype.element_ty), right, total, input_precision=PRECISION)
     if KIND == "int8" or KIND == "fp8":
         total *= row_factor(scales, before + column, within, KIND)[:, None]
-    if RANK > 0:
-        for rank in tl.static_range(0, RANK, RANK_STEP):
+    if s is not None:
+        for rank in tl.range(0, ranks, RANK_STEP, num_stages=1):
             step = rank + tl.arange(0, RANK_STEP)
-            left = tl.load(b + (before + column)[:, None] * RANK + step[None, :], mask=within[:, None], other=0)
-            right = tl.load(s + row[None, :] * s_stride + which * RANK + step[:, None], mask=present[None, :], other=0)
+            left = tl.load(b + (before + column)[:, None] * ranks + step[None, :], mask=within[:, None], other=0)
+            right = tl.load(s + row[None, :] * s_stride + which * ranks + step[:, None], mask=present[None, :], other=0)
             total = tl.dot(left, right, total, input_precision=PRECISION)
     if bias is not None:
         total += tl.load(bias + before + column, mask=within, other=0).to(tl.float32)[:, None]
@@ -109,11 +109,11 @@ def project(
 @triton.jit
 def input_gradient(
     dy0, dy1, dy2, w0, w1, w2, scales0, scales1, scales2, ds, a, dx, T, K, N0, N1, N2, stride0, stride1, stride2,
-    ds_stride, a_stride, w_stride,
-    KIND: tl.constexpr, COUNT: tl.constexpr, RANKS: tl.constexpr, RANK_STEP: tl.constexpr, ADDS: tl.constexpr,
+    ranks, ds_stride, a_stride, w_stride,
+    KIND: tl.constexpr, COUNT: tl.constexpr, RANK_STEP: tl.constexpr, ADDS: tl.constexpr,
     SWIZZLE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dx (T, K) = sum of dy_i W_i over COUNT projections + ds (T, RANKS) a (RANKS, K), on top of dx where ADDS."""
+    """dx (T, K) = sum of dy_i W_i over COUNT projections + ds (T, ranks) a (ranks, K), on top of dx where ADDS."""
     row_tile, column_tile = tile_of(tl.program_id(0), tl.cdiv(T, ROWS), tl.cdiv(K, COLUMNS), SWIZZLE)
     row = (row_tile * ROWS + tl.arange(0, ROWS)).to(tl.int64)
     begin = column_tile * COLUMNS
@@ -131,12 +131,13 @@ def input_gradient(
                 factor = row_factor(pick(which, scales0, scales1, scales2, COUNT), step, step < N, KIND)
                 right = (right.to(tl.float32) * factor[:, None]).to(dx.dtype.element_ty)
             total = tl.dot(left, right, total, input_precision=PRECISION)
-    for rank in tl.static_range(0, RANKS, RANK_STEP):
-        step = rank + tl.arange(0, RANK_STEP)
-        ranked = step < RANKS
-        left = tl.load(ds + row[:, None] * ds_stride + step[None, :], mask=present & ranked[None, :], other=0)
-        right = tl.load(a + step[:, None] * a_stride + column[None, :], mask=within & ranked[:, None], other=0)
-        total = tl.dot(left, right, total, input_precision=PRECISION)
+    if ds is not None:
+        for rank in tl.range(0, ranks, RANK_STEP, num_stages=1):
+            step = rank + tl.arange(0, RANK_STEP)
+            ranked = step < ranks
+            left = tl.load(ds + row[:, None] * ds_stride + step[None, :], mask=present & ranked[None, :], other=0)
+            right = tl.load(a + step[:, None] * a_stride + column[None, :], mask=within & ranked[:, None], other=0)
+            total = tl.dot(left, right, total, input_precision=PRECISION)
     out = dx + row[:, None] * K + column[None, :]
     if ADDS:
         total += tl.load(out, mask=within & present, other=0).to(tl.float32)

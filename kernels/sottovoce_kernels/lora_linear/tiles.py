@@ -45,8 +45,8 @@ class Tile:
 @dataclass(frozen=True, slots=True)
 class Tiles:
     """Of one kind of GPU. `project` and `decoding`: y, with the weight as it is and decoded in the loop; `gradient`
-    and `gradient_decoding`: dx; `narrow`: x a^T and dy b; `adapter`: da and db. Each for 16-bit numbers; `float32` is
-    for all products in float32, which are made of three in TF32 and need the registers for it."""
+    and `gradient_decoding`: dx; `narrow`: x a^T and dy b; `adapter`: da and db. Each for 16-bit numbers; products
+    in float32 are made of three in TF32 and need the registers: `narrow_float32`, and `float32` for all others."""
 
     project: Tile
     decoding: Tile
@@ -55,6 +55,7 @@ class Tiles:
     narrow: Tile
     adapter: Tile
     float32: Tile
+    narrow_float32: Tile
 
 
 # By the least compute capability, times ten, that a row is for.
@@ -66,7 +67,8 @@ TILES: Mapping[int, Tiles] = {
         gradient_decoding=Tile(128, 128, 64, 8, 3),
         narrow=Tile(32, 64, 64, 4, 4),
         adapter=Tile(64, 128, 64, 4, 3),
-        float32=Tile(64, 64, 64, 4, 2),
+        float32=Tile(64, 64, 32, 4, 2),
+        narrow_float32=Tile(32, 64, 32, 4, 3),
     ),
     90: Tiles(
         project=Tile(256, 128, 64, 8, 3),
@@ -75,7 +77,8 @@ TILES: Mapping[int, Tiles] = {
         gradient_decoding=Tile(128, 128, 64, 8, 3),
         narrow=Tile(64, 64, 64, 4, 4),
         adapter=Tile(64, 128, 64, 4, 3),
-        float32=Tile(64, 64, 64, 4, 2),
+        float32=Tile(64, 64, 32, 4, 2),
+        narrow_float32=Tile(32, 64, 32, 4, 2),
     ),
     120: Tiles(
         project=Tile(128, 128, 32, 4, 4),
@@ -84,7 +87,8 @@ TILES: Mapping[int, Tiles] = {
         gradient_decoding=Tile(128, 128, 64, 8, 2),
         narrow=Tile(32, 64, 64, 4, 3),
         adapter=Tile(64, 128, 64, 4, 2),
-        float32=Tile(64, 64, 64, 4, 2),
+        float32=Tile(64, 64, 32, 4, 2),
+        narrow_float32=Tile(32, 64, 32, 4, 3),
     ),
 }
 TILES_BELOW_90_BUT_80 = 120  # 8.6 and 8.9 are consumer cards and have their 99 KB of shared memory a block

@@ -39,7 +39,8 @@ def load_tile(
     """Rows `row` (ROWS,) int64 and columns `first` to `first + COLUMNS` of a weight, (ROWS, COLUMNS).
 
     "dense" comes as it is. Of int8 and fp8 the numbers come without their row's scale, fp8 as float16 that are 2^8 too
-    small; of nf4 and q4_0 the float32 weights. `stored`: elements of `data` in a row; what lies beyond is zero.
+    small; of nf4 and q4_0 the float32 weights, COLUMNS of which are blocks or, of nf4, an even part of one. `stored`:
+    elements of `data` in a row; what lies beyond is zero.
     """
     present = (row < rows)[:, None]
     if KIND == "dense" or KIND == "int8" or KIND == "fp8":
@@ -52,17 +53,18 @@ def load_tile(
     else:
         byte = first // 2 + tl.arange(0, COLUMNS // 2)[None, :]
         packed = tl.load(data + row[:, None] * row_stride + byte, mask=present & (byte < stored), other=0)
-        block = first // BLOCK + tl.arange(0, COLUMNS // BLOCK)[None, :]
+        pieces: tl.constexpr = max(1, COLUMNS // BLOCK)
+        block = first // BLOCK + tl.arange(0, pieces)[None, :]
         blocks = 2 * stored // BLOCK
         scale = tl.load(scales + row[:, None] * blocks + block, mask=present & (block < blocks), other=0.0)
         if KIND == "nf4":
             nibbles = tl.join(packed >> 4, packed & 15)
             steps = tl.load(codes + nibbles.to(tl.int32))
         else:
-            halves = tl.reshape(packed, (ROWS, COLUMNS // BLOCK, BLOCK // 2))
+            halves = tl.reshape(packed, (ROWS, pieces, BLOCK // 2))
             nibbles = tl.permute(tl.join(halves & 15, halves >> 4), (0, 1, 3, 2))
             steps = nibbles.to(tl.float32) - 8.0
-        values = tl.reshape(steps, (ROWS, COLUMNS // BLOCK, BLOCK)) * scale.to(tl.float32)[:, :, None]
+        values = tl.reshape(steps, (ROWS, pieces, COLUMNS // pieces)) * scale.to(tl.float32)[:, :, None]
         return tl.reshape(values, (ROWS, COLUMNS))
 
 
