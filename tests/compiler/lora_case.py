@@ -14,8 +14,8 @@ def targets_of(model: Any) -> tuple[str, ...]:
 
 
 def save_lora(model: Any, folder: Path, *, seed: int = 0, b: float = 0.4, **config: Any) -> Any:
-    """Save a random adapter for `model` to `folder`; a copy of `model` with it merged by peft. `b` is B's spread; DoRA's
-    lengths are not those of the base."""
+    """Save a random adapter for `model` to `folder`; a copy of `model` with it merged by peft. `b` is B's spread; the
+    lengths of DoRA are not those of the base."""
     import torch
     from peft import LoraConfig, get_peft_model
 

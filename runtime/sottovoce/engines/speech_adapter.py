@@ -96,7 +96,8 @@ def _values(file: GgufFile, tensor: GgufTensor) -> Float:
         raise InputError(
             f"{file.path}: {printable(tensor.name, 100)} is {tensor.kind}; {' and '.join(_DTYPES)} are possible"
         )
-    values = file.tensor_bytes(tensor).view(_DTYPES[tensor.kind]).reshape(tensor.shape).astype(np.float32)
+    stored = np.frombuffer(file.tensor_bytes(tensor), _DTYPES[tensor.kind])
+    values: Float = stored.reshape(tensor.shape).astype(np.float32)
     if not np.isfinite(values).all():
         raise InputError(f"{file.path}: {printable(tensor.name, 100)} does not hold finite numbers; train it again")
     return values

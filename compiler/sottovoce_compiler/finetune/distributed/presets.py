@@ -35,18 +35,19 @@ def decide(asked: str, weights: int, memory: int | None, size: int, *, has_deeps
 
     `asked` is a preset or "auto".
     """
-    room = None if memory is None else SHARE * memory
     whole, part = f"{weights / 1e9:.2f} GB of weights", weights / size
     if asked in ("ddp", "fsdp2", "zero2"):
         return Decision(asked, False, "as asked for")  # type: ignore[arg-type]
+    if memory is None:
+        return Decision("zero3" if asked == "zero3" else "ddp", False, f"{whole}, and no telling what fits")
+    room, there = SHARE * memory, f"{memory / 1e9:.1f} GB"
     if asked == "zero3":
-        return Decision("zero3", room is not None and part > room, "as asked for")
-    if room is None or weights <= room:
-        known = "" if memory is None else f", of {memory / 1e9:.1f} GB"
-        return Decision("ddp", False, f"{whole} fit into each process{known}")
+        return Decision("zero3", part > room, "as asked for")
+    if weights <= room:
+        return Decision("ddp", False, f"{whole} fit into each process, of {there}")
     if part <= room or not has_deepspeed:
-        return Decision("fsdp2", False, f"{whole} are too much for one process's {memory / 1e9:.1f} GB; shared out")
-    return Decision("zero3", True, f"{whole}, even shared out, are too much for {memory / 1e9:.1f} GB; in main memory")
+        return Decision("fsdp2", False, f"{whole} are too much for one process's {there}; shared out")
+    return Decision("zero3", True, f"{whole}, even shared out, are too much for {there}; in main memory")
 
 
 def decide_for(model: TrainingModel, settings: Settings, size: int, local_size: int) -> Decision:
