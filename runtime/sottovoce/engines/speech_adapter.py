@@ -21,7 +21,7 @@ Float = NDArray[np.float32]
 A, B = "lora_a", "lora_b"
 ARCHITECTURE = "whisper"
 MAX_RANK = 1 << 12
-_DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
+_DTYPES: Mapping[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
 
 
 @dataclass(frozen=True, slots=True)
