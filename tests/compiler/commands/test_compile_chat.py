@@ -109,7 +109,7 @@ def test_the_help_names_every_limit_and_precision(capsys: pytest.CaptureFixture[
         (("--format", "onnx", "--precision", "q4_0"), "'q4_0' is not one of the format onnx"),
         (("--calibration", "none.txt"), "cannot read none.txt"),
         (("--eval", "none.txt"), "cannot read none.txt"),
-        (("--timings",), "timings are recorded for speech only"),
+        (("--timings",), "timings of a language model are recorded with --compare-formats"),
     ],
 )
 def test_what_makes_no_sense_is_exit_2_and_says_why(

@@ -42,7 +42,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     process = run_until_ready(tmp_path, 600.0)
     process.send_signal(signal.SIGINT)
     assert process.stdout is not None and "finishing" in process.stdout.readline()
-    time.sleep(ONE)
+    time.sleep(1.5 * ONE)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
     assert process.returncode not in (0, 130)
