@@ -73,6 +73,7 @@ class PointsTask:
     lower_is_better: bool = False
     poison: int | None = None
     delay: float = 0.0
+    announced: bool = True  # else "ready" is printed when the first step begins
     given: list[int] = field(default_factory=list)  # epochs that were asked for
     measured: list[float] | None = None  # what evaluations find, in turn, instead of the truth
     evaluations: int = 0
@@ -92,6 +93,9 @@ class PointsTask:
         order = torch.randperm(POINTS, generator=torch.Generator().manual_seed(epoch)).tolist()
         batches = [order[i : i + BATCH] for i in range(0, POINTS, BATCH)]
         for first in range(skip * self.accumulation, len(batches), self.accumulation):
+            if not self.announced:
+                self.announced = True
+                print("ready", flush=True)
             time.sleep(self.delay)
             yield Step(tuple(self.batch(rows) for rows in batches[first : first + self.accumulation]))
 
@@ -170,10 +174,9 @@ def trained(folder: Path, record: Record, **changes: Any) -> tuple[Job, Outcome]
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    made = job(Path(sys.argv[1]), PointsTask(delay=float(sys.argv[3])), steps=int(sys.argv[2]))
+    made = job(Path(sys.argv[1]), PointsTask(delay=float(sys.argv[3]), announced=False), steps=int(sys.argv[2]))
     made.stop._said = lambda text: print(text, flush=True)
     with listening(made.stop):
-        print("ready", flush=True)
         try:
             train(made)
         except InterruptedTraining as error:
