@@ -50,7 +50,7 @@ def content(path: Path) -> dict[str, bytes]:
 def test_the_stages_come_in_their_order_and_a_bundle_stands_alone(output: Path) -> None:
     seen: list[str] = []
     compiled = compile_to(output, lambda stage, done: seen.append(stage))
-    assert tuple(dict.fromkeys(seen)) == STAGES
+    assert tuple(dict.fromkeys(seen)) == tuple(stage for stage in STAGES if stage != "compare formats")
     assert compiled.bundle == output and names(output.parent) == [output.name]
     bundle = open_bundle(output)
     assert bundle.check_all() == []
