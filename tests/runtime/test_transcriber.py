@@ -78,8 +78,8 @@ def test_closing_gives_the_sessions_back_and_the_next_use_opens_them_again(rando
     with Transcriber(random_bundle, threads=1) as transcriber:
         transcriber.load()
         loaded = transcriber._loaded
-        assert loaded is not None
-        session = weakref.ref(loaded.engine._decoder)
+        assert loaded is not None and loaded.engine._decoder is not None
+        session = weakref.ref(loaded.engine._decoder.session)
         transcriber.close()
         transcriber.close()
         assert transcriber._loaded is None and loaded.engine._decoder is None
