@@ -12,17 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sottovoce_compiler.adapter import Adapted
+from sottovoce_compiler.families import language_model
 from sottovoce_compiler.report.attention import forced_logits
+from sottovoce_compiler.report.builtin import builtin_set
 from sottovoce_compiler.report.causal_source import CausalSource
 from sottovoce_compiler.report.chat_measure import source_tokenizer
-from sottovoce_compiler.report.dataset import Dataset
+from sottovoce_compiler.report.dataset import Clip, Dataset
 from sottovoce_compiler.report.evaluate import Evaluation
 from sottovoce_compiler.report.language import LanguageScores, compare, log_softmax
 from sottovoce_compiler.report.reference import SourceModel
 from sottovoce_compiler.report.source import evaluate_source, load_samples
 from sottovoce_compiler.report.table import Table
-from sottovoce_compiler.report.texts import TextSet
+from sottovoce_compiler.report.texts import TextSet, builtin_text
 from sottovoce_compiler.sources.checkpoint import Checkpoint, SourceError
+from sottovoce_compiler.tokens import chat_tokens
 
 _PROBES = 2  # recordings on which the distributions are compared
 _WINDOW_SECONDS = 29.0
@@ -94,25 +97,29 @@ def text_adaptation(
 
     Raises SourceError where the adapter changes nothing.
     """
-    tokenizer = source_tokenizer(checkpoint)
-    passages = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts.passages]
-    found = compare(CausalSource(checkpoint).logits, CausalSource(adapted.base).logits, passages, None)
+    found = _compared(adapted, checkpoint, texts)
+    # What is too short to score says nothing of the adapter either: whether it does something is then seen elsewhere.
+    probe = found or _compared(adapted, checkpoint, builtin_text())
+    figures: tuple[Figure, ...] = ()
+    if found is not None:
+        bundle = None if scores is None else scores.perplexity
+        figures = (Figure("perplexity", found.perplexity, found.source_perplexity, bundle),)
     return Adaptation(
         adapted.adapter.name,
         len(adapted.adapter.pairs),
         texts.name,
-        _changed(adapted, 0.0 if found is None else found.kl),
-        ()
-        if found is None
-        else (
-            Figure(
-                "perplexity",
-                found.perplexity,
-                found.source_perplexity,
-                None if scores is None else scores.perplexity,
-            ),
-        ),
+        _changed(adapted, 0.0 if probe is None else probe.kl),
+        figures,
     )
+
+
+def _compared(adapted: Adapted, checkpoint: Checkpoint, texts: TextSet) -> LanguageScores | None:
+    """The base held against the base with the adapter, on the windows that the bundle is measured on."""
+    tokenizer = source_tokenizer(checkpoint)
+    passages = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts.passages]
+    tokens = chat_tokens(checkpoint, language_model(checkpoint).spec)
+    bos = tokens.bos if tokens.adds_bos else None
+    return compare(CausalSource(checkpoint).logits, CausalSource(adapted.base).logits, passages, bos)
 
 
 def _changed(adapted: Adapted, kl: float) -> float:
@@ -126,7 +133,7 @@ def _changed(adapted: Adapted, kl: float) -> float:
 
 def _speech_kl(base: Checkpoint, adapted: Checkpoint, dataset: Dataset) -> float:
     """Over the tokens that the base says of a few recordings, each fed what it said before."""
-    spoken = [clip for clip in dataset.clips if clip.is_speech and clip.seconds <= _WINDOW_SECONDS]
+    spoken = _spoken(dataset) or _spoken(builtin_set())
     clips = [load_samples(clip.file) for clip in spoken[:_PROBES]]
     languages = [clip.language for clip in spoken[:_PROBES]]
     model = SourceModel(base)
@@ -136,6 +143,10 @@ def _speech_kl(base: Checkpoint, adapted: Checkpoint, dataset: Dataset) -> float
     after = _logits(SourceModel(adapted), clips, texts)
     rows = [_kl(one, other) for one, other in zip(after, before, strict=True)]
     return float(np.concatenate(rows).mean()) if rows else 0.0
+
+
+def _spoken(dataset: Dataset) -> list[Clip]:
+    return [clip for clip in dataset.clips if clip.is_speech and clip.seconds <= _WINDOW_SECONDS]
 
 
 def _logits(model: SourceModel, clips: Sequence[Float], texts: Sequence[Sequence[int]]) -> list[Float]:

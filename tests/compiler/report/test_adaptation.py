@@ -1,5 +1,6 @@
 """What an adapter is said to have done, on a random Whisper and a random language model."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import soundfile
 from speech_adapter_case import checkpoint, lora_folder
 
 from sottovoce_compiler.adapter import Adapted, with_adapter
+from sottovoce_compiler.families import language_model
 from sottovoce_compiler.report.adaptation import speech_adaptation, text_adaptation
 from sottovoce_compiler.report.dataset import Clip, Dataset
 from sottovoce_compiler.report.evaluate import evaluate
@@ -17,6 +19,7 @@ from sottovoce_compiler.report.language import LanguageScores
 from sottovoce_compiler.report.texts import TextSet
 from sottovoce_compiler.sources.checkpoint import SourceError
 from sottovoce_compiler.sources.peft import open_adapter
+from sottovoce_compiler.tokens import chat_tokens
 
 from ..chat_compile_case import TEXT, chat_folder
 from ..lora_case import save_lora
@@ -78,5 +81,30 @@ def test_a_language_models_perplexities_are_those_of_base_adapted_and_bundle(tmp
     section = text_adaptation(Adapted(base, adapter), adapted, texts, scores).to_json()
     assert section["kl"] > 0.001 and section["perplexity"]["bundle"] == 123
     assert section["perplexity"]["base"] != section["perplexity"]["adapted"]
+    short = text_adaptation(Adapted(base, adapter), adapted, TextSet("short", ("Hi",)), None)
+    assert short.figures == () and short.kl > 0.001, "what is too short to score is no proof that nothing changed"
     with pytest.raises(SourceError, match="computes what it computes without"):
         text_adaptation(Adapted(base, adapter), base, texts, scores)
+
+
+def test_perplexities_are_of_the_windows_that_a_bundle_is_measured_on(tmp_path: Path) -> None:
+    """A model whose texts begin with a token of their own: the same number as the report has for the source."""
+    from transformers import AutoModelForCausalLM
+
+    from sottovoce_compiler.report.causal_source import CausalSource
+    from sottovoce_compiler.report.chat_measure import source_tokenizer
+    from sottovoce_compiler.report.language import perplexity
+    from sottovoce_compiler.sources import resolve
+
+    folder = chat_folder(tmp_path / "base")
+    save_lora(AutoModelForCausalLM.from_pretrained(folder), tmp_path / "lora")
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "add_bos_token": True}))
+    base, adapter = resolve(str(folder)), open_adapter(tmp_path / "lora")
+    tokens = chat_tokens(base, language_model(base).spec)
+    assert tokens.adds_bos and tokens.bos is not None
+    adapted = with_adapter(base, adapter)
+    passages = [source_tokenizer(base).encode(TEXT, add_special_tokens=False).ids]
+    wanted = perplexity(CausalSource(adapted).logits, passages, tokens.bos)
+    found = text_adaptation(Adapted(base, adapter), adapted, TextSet("text", (TEXT,)), None)
+    assert wanted is not None and found.figures[0].adapted == pytest.approx(wanted[1])
