@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sottovoce.bundle import Location, open_bundle
-from sottovoce.chat.loading import GGUF_FILE, is_gguf
+from sottovoce.chat.loading import is_gguf
+from sottovoce.engines.opening import GGUF_FILE
 
 LLAMA_CPP, ONNXRUNTIME = "llama.cpp", "onnxruntime"
 

@@ -27,11 +27,12 @@ from sottovoce.types import TranscribeOptions
 from sottovoce_compiler.families.whisper import whisper_spec
 from sottovoce_compiler.lowerings.onnx.linear import BlockLinear, DynamicInt8Linear, FloatLinear
 from sottovoce_compiler.lowerings.onnx.recipe import Recipe, recipe
+from sottovoce_compiler.lowerings.onnx.speech_lowering import lower_by_recipe
 from sottovoce_compiler.pack import write_bundle
 from sottovoce_compiler.report.builtin import builtin_set
 from sottovoce_compiler.request import Request
 from sottovoce_compiler.sources import resolve
-from sottovoce_compiler.speech_pipeline import lower, manifest_fields
+from sottovoce_compiler.speech_pipeline import common_files, manifest_fields
 from sottovoce_targets import load_target
 
 _REPETITIONS = 9
@@ -82,8 +83,9 @@ def build(source: str, folder: Path) -> list[Variant]:
         work = folder / str(number)
         work.mkdir()
         request = Request(source, load_target("linux-x86-64"), work, {}, "int8")
-        files = lower(checkpoint, spec, chosen, work)
-        bundle = write_bundle(folder / f"{number}.svb", manifest_fields(request, checkpoint, spec), files)
+        lowered = lower_by_recipe(checkpoint, spec, chosen, request.target, work)
+        fields = manifest_fields(request, checkpoint, spec, lowered)
+        bundle = write_bundle(folder / f"{number}.svb", fields, {**lowered.files, **common_files(checkpoint)})
         out.append(Variant(name, chosen, bundle))
     return out
 

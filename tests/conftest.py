@@ -7,7 +7,6 @@ import pytest
 from random_whisper import random_checkpoint
 
 from sottovoce_compiler.families.whisper import whisper_spec
-from sottovoce_compiler.lowerings.onnx.recipe import recipe
 from sottovoce_compiler.pack import write_bundle
 from sottovoce_compiler.report.builtin import builtin_set
 from sottovoce_compiler.report.golden import golden_files
@@ -20,9 +19,9 @@ from sottovoce_targets import load_target
 def _draft(checkpoint: Checkpoint, precision: str, path: Path) -> tuple[dict[str, object], dict[str, bytes | Path]]:
     """Manifest and files of a bundle as the compiler lowers it, without the slow measurement of its source."""
     target, spec = load_target("linux-x86-64"), whisper_spec(checkpoint)
-    chosen = recipe(precision, target.arch, frozenset(target.instructions), spec.width)
-    files = lower(checkpoint, spec, chosen, path.parent)
-    return manifest_fields(Request(checkpoint.spec, target, path, {}, precision), checkpoint, spec), files
+    request = Request(checkpoint.spec, target, path, {}, precision)
+    lowered = lower(request, checkpoint, spec, path.parent, lambda done: None)
+    return manifest_fields(request, checkpoint, spec, lowered), dict(lowered.files)
 
 
 @pytest.fixture(scope="session")

@@ -6,17 +6,16 @@ held.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from sottovoce.bench import BenchResult, measure
 from sottovoce.errors import InputError
 from sottovoce_compiler.adapter import Adapted
 from sottovoce_compiler.families import UnsupportedModelError, language_model
-from sottovoce_compiler.families.causal import CausalModel, Float
-from sottovoce_compiler.lowerings.gguf.precision import GGUF_PRECISIONS
+from sottovoce_compiler.families.causal import CausalModel
+from sottovoce_compiler.lowerings.formats import CHAT_PRECISIONS, chat_lowering, measurable
 from sottovoce_compiler.lowerings.lowered import Lowered
 from sottovoce_compiler.pack import canonical_json, write_bundle
 from sottovoce_compiler.report.adaptation import adapter_section, text_adaptation
@@ -32,7 +31,6 @@ from sottovoce_compiler.request import Compiled, Progress, Request, common_field
 from sottovoce_compiler.sources.checkpoint import Checkpoint, SourceError
 from sottovoce_compiler.staging import workspace
 from sottovoce_compiler.tokens import ChatTokens, chat_tokens
-from sottovoce_targets import PRECISIONS, Target
 
 TEMPLATE = "chat_template.jinja"
 # What ONNX has of as many bits, or the next more, where a precision is GGUF's alone.
@@ -45,21 +43,6 @@ OTHER_PRECISION: Mapping[str, str] = {
     "q4_0": "int4",
     "iq4_nl": "int4",
 }
-
-
-class Lower(Protocol):
-    """Lowers a language model to one format: writes its files into the folder `work`."""
-
-    def __call__(
-        self,
-        model: CausalModel,
-        checkpoint: Checkpoint,
-        precision: str,
-        context: int,
-        work: Path,
-        importance: Mapping[str, Float] | None,
-        progress: Callable[[float], None],
-    ) -> Lowered: ...
 
 
 def compile_chat(
@@ -77,7 +60,7 @@ def compile_chat(
     form, precision = chat_format(request)
     gate = chat_gate_from({**request.target.chat.gate, **request.limits})
     texts = read_texts(request.eval) if request.eval else builtin_text()
-    with workspace(output) as work:
+    with workspace(output) as work, measurable(form):
         draft = _draft(request, form, precision, model, checkpoint, work, progress)
         progress("measure artifact", 0)
         card = measure_chat(checkpoint, draft.path, texts, lambda done: progress("measure artifact", done))
@@ -188,7 +171,7 @@ def chat_format(request: Request) -> tuple[str, str]:
     """Format and precision: what was asked for, or the target's. InputError where the one does not have the other."""
     chat = request.target.chat
     form, precision = request.format or chat.format, request.precision or chat.precision
-    known = {"gguf": (*PRECISIONS, *GGUF_PRECISIONS), "onnx": PRECISIONS}
+    known = CHAT_PRECISIONS
     if form not in known:
         raise InputError(f"format {form!r} is not one of {', '.join(known)}")
     if precision not in known[form]:
@@ -212,18 +195,8 @@ def lower(
         calibration = calibrate(checkpoint, model, request.calibration)
     importance = None if calibration is None else calibration.importance
     context = request.target.chat.context
-    lowered = _lowering(form, request.target)(model, checkpoint, precision, context, work, importance, progress)
+    lowered = chat_lowering(form, request.target)(model, checkpoint, precision, context, work, importance, progress)
     return lowered, None if calibration is None else dict(calibration.data)
-
-
-def _lowering(form: str, target: Target) -> Lower:
-    if form == "gguf":
-        from sottovoce_compiler.lowerings.gguf.lowering import lower_gguf
-
-        return lower_gguf
-    from sottovoce_compiler.lowerings.onnx.causal_lowering import lower_onnx
-
-    return partial(lower_onnx, arch=target.arch, instructions=target.instructions)
 
 
 def manifest_fields(

@@ -25,7 +25,7 @@ class Component:
     licence: str
 
 
-VAD = Component(
+SILERO_VAD = Component(
     name="silero-vad",
     requirement="silero-vad==6.2.3",
     wheel_sha256="7b7f5436cfcb02fae583a05b512ea96467fd449fe54cb49a5e4f06c51a1e43b8",

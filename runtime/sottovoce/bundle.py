@@ -21,6 +21,7 @@ from typing import Any
 import sottovoce
 from sottovoce.archive import MANIFEST, MANIFEST_DIGEST, read_layout
 from sottovoce.cpu import Cpu, this_cpu
+from sottovoce.engines.stand_in import stand_in_for
 from sottovoce.errors import BundleError, MissingExtraError
 from sottovoce.manifest import (
     MAX_MANIFEST_BYTES,
@@ -143,6 +144,8 @@ class Bundle:
     def _check_runtime(self, engine_version: str | None, runtime_version: str | None, cpu: Cpu) -> list[str]:
         engine, target = self.manifest.engine, self.manifest.target.name
         check_runtime_version(self.manifest.requires_runtime, runtime_version or sottovoce.__version__)
+        if stand_in_for(engine.name) is not None:
+            return [f"made for {target}: another engine stands in for {engine.name}"]
         installed = engine_version or _installed_version(engine.name)
         if installed is None:
             package = _PACKAGES.get(engine.name, engine.name)

@@ -142,8 +142,8 @@ def check_case(loaded: Loaded, case: Case, samples: Float) -> list[str]:
     if not case.tokens:
         pieces = loaded.cut(samples, TranscribeOptions()).pieces
         return ["speech was found in sound that has none"] if pieces else []
-    if max(case.tokens) >= loaded.engine.shape.vocab_size:
-        return [f"token {max(case.tokens)} is beyond the vocabulary of {loaded.engine.shape.vocab_size}"]
+    if max(case.tokens) >= loaded.engine.vocab_size:
+        return [f"token {max(case.tokens)} is beyond the vocabulary of {loaded.engine.vocab_size}"]
     logprobs, likeliest = score(loaded, samples, case.language, case.tokens)
     return differences(logprobs, np.array(case.logprobs), likeliest[:-1] == np.array(case.tokens))
 

@@ -12,7 +12,8 @@ from sottovoce.archive import MANIFEST
 from sottovoce.bundle import Bundle, open_bundle
 from sottovoce.chunking import chunks
 from sottovoce.decoding.grammar import Tokens
-from sottovoce.engines.onnxruntime import OnnxWhisper
+from sottovoce.engines import SpeechEngine
+from sottovoce.engines.opening import speech_engine
 from sottovoce.errors import BundleError, InputError
 from sottovoce.manifest import printable
 from sottovoce.onnx_external import load_graph
@@ -50,7 +51,7 @@ class Loaded:
     bundle: Bundle
     tokens: Tokens
     table: TokenTable
-    engine: OnnxWhisper
+    engine: SpeechEngine
     vad: VoiceActivity | None
     stream: Mapping[str, float]
 
@@ -65,8 +66,8 @@ class Loaded:
             raise BundleError(f"{path} holds a {manifest.family!r} model; this runtime transcribes with whisper")
         bundle.check_runtime()
         stream = _stream_settings(bundle)
-        engine = OnnxWhisper(bundle, threads)
-        tokens = Tokens.of(manifest.generation, engine.shape.vocab_size)
+        engine = speech_engine(bundle, threads)
+        tokens = Tokens.of(manifest.generation, engine.vocab_size)
         table = TokenTable(unpack_tokens(bundle.read(TOKENS)), tokens.end)
         if len(table.texts) < tokens.end:
             raise BundleError(f"{path}: tokens.bin has {len(table.texts)} tokens, fewer than the model speaks")
@@ -82,10 +83,8 @@ class Loaded:
             raise InputError(f"language {language!r}: this model is English only")
         self.tokens.prompt(language, options.task, timestamps=True)
         highest = max(options.suppress_tokens, default=-1)
-        if highest >= self.engine.shape.vocab_size:
-            raise InputError(
-                f"suppress_tokens has {highest}; this model's tokens are below {self.engine.shape.vocab_size}"
-            )
+        if highest >= self.engine.vocab_size:
+            raise InputError(f"suppress_tokens has {highest}; this model's tokens are below {self.engine.vocab_size}")
 
     def cut(self, samples: Float, options: TranscribeOptions) -> Recording:
         """Find speech in (samples,) float32 at 16 kHz and cut it into pieces; all of it counts where VAD is off, and is

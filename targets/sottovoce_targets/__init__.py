@@ -15,8 +15,8 @@ from sottovoce.errors import InputError
 from sottovoce.streaming.options import stream_settings
 
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
-ARCHITECTURES = ("x86-64", "aarch64")
-SYSTEMS = ("linux", "android")
+ARCHITECTURES = ("x86-64", "aarch64", "wasm32")
+SYSTEMS = ("linux", "android", "ios", "macos", "browser")
 GATE_LIMITS = (
     "max_wer_increase",
     "max_cer_increase",
@@ -26,7 +26,7 @@ GATE_LIMITS = (
     "max_stream_cer_increase",
 )
 CHAT_GATE_LIMITS = ("max_kl", "max_perplexity_increase", "min_top1")
-FORMATS = ("onnx", "gguf")
+FORMATS = ("onnx", "gguf", "coreml", "litert")
 SUFFIX = ".toml"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sottovoce_compiler import components
-from sottovoce_compiler.components import VAD, Component, fetch_component
+from sottovoce_compiler.components import SILERO_VAD, Component, fetch_component
 from sottovoce_compiler.sources import SourceError
 
 MEMBER, CONTENT = "pkg/net.onnx", b"a small network"
@@ -59,4 +59,4 @@ def test_other_bytes_than_the_pinned_ones_are_refused_and_not_kept(
 
 @pytest.mark.weights
 def test_the_voice_activity_detector_is_the_pinned_one() -> None:
-    assert hashlib.sha256(fetch_component(VAD).read_bytes()).hexdigest() == VAD.member_sha256
+    assert hashlib.sha256(fetch_component(SILERO_VAD).read_bytes()).hexdigest() == SILERO_VAD.member_sha256

@@ -17,8 +17,8 @@ from sottovoce.loading import Loaded
 from sottovoce_compiler import speech_pipeline
 from sottovoce_compiler.families.whisper import whisper_spec
 from sottovoce_compiler.families.whisper_tensors import check_tensors
+from sottovoce_compiler.lowerings.lowered import Lowered
 from sottovoce_compiler.lowerings.onnx.graph import WeightFile
-from sottovoce_compiler.lowerings.onnx.recipe import recipe
 from sottovoce_compiler.pack import write_bundle
 from sottovoce_compiler.pipeline import compile_model
 from sottovoce_compiler.report.gate import GateError
@@ -191,11 +191,11 @@ def test_a_folder_of_the_users_is_not_named_in_the_manifest(output: Path, monkey
     monkeypatch.setenv("HOME", str(output.parent))
     (output.parent / "secret").mkdir()
     checkpoint = random_checkpoint()
-    spec = whisper_spec(checkpoint)
+    spec, unlowered = whisper_spec(checkpoint), Lowered({}, {}, {}, {})
     for given in (str(output.parent / "secret"), "~/secret"):
-        fields = manifest_fields(request(output), replace(checkpoint, spec=given), spec)
+        fields = manifest_fields(request(output), replace(checkpoint, spec=given), spec, unlowered)
         assert fields["source"]["spec"] == "random"
-    named = manifest_fields(request(output), replace(checkpoint, spec="openai/whisper-base"), spec)
+    named = manifest_fields(request(output), replace(checkpoint, spec="openai/whisper-base"), spec, unlowered)
     assert named["source"]["spec"] == "openai/whisper-base"
 
 
@@ -205,12 +205,11 @@ def test_a_hugging_face_folder_becomes_a_bundle_that_decodes(output: Path, huggi
     check_tensors(checkpoint, spec)
     assert spec.multilingual and not spec.alignment_heads_known
     with nothing_slow():
-        chosen = recipe("int8", "x86-64", frozenset({"avx2"}), spec.row_unit)
         work = output.parent / "work"
         work.mkdir()
-        files = lower(checkpoint, spec, chosen, work)
-        del files["vad.onnx"]
-        write_bundle(output, manifest_fields(request(output), checkpoint, spec), files)
+        lowered = lower(request(output), checkpoint, spec, work, lambda done: None)
+        files = {name: content for name, content in lowered.files.items() if name != "vad.onnx"}
+        write_bundle(output, manifest_fields(request(output), checkpoint, spec, lowered), files)
     loaded = Loaded.open(output, threads=1)
     batch = loaded.engine.start([sweep(1.0)], 8)
     logits = batch.run(np.array([[spec.tokens.start, spec.tokens.start + 1]]), [0, 1])

@@ -132,6 +132,6 @@ def test_what_is_tested_as_the_oldest_is_what_the_wheel_and_the_bundles_allow() 
         name, _, version = requirement.partition("==")
         least = next(one.partition(">=")[2] for one in project["dependencies"] if one.startswith(name))
         assert version.startswith(f"{least}.")
-    from sottovoce_compiler import speech_pipeline
+    from sottovoce_compiler.lowerings.onnx.speech_lowering import OLDEST_ENGINE
 
-    assert OLDEST[0].removeprefix("onnxruntime==").startswith(f"{speech_pipeline._OLDEST_ENGINE}.")
+    assert OLDEST[0].removeprefix("onnxruntime==").startswith(f"{OLDEST_ENGINE}.")

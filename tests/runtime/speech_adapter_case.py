@@ -12,7 +12,6 @@ from random_whisper import FFN, WIDTH, random_checkpoint
 from safetensors.numpy import save_file
 
 from sottovoce_compiler.families.whisper import whisper_spec
-from sottovoce_compiler.lowerings.onnx.recipe import recipe
 from sottovoce_compiler.lowerings.onnx.speech_adapter import write_speech_adapter
 from sottovoce_compiler.pack import write_bundle
 from sottovoce_compiler.request import Request
@@ -69,6 +68,7 @@ def fp32_bundle(source: Checkpoint, path: Path) -> Path:
     """A bundle of `source` without voice activity, in float32."""
     target, spec = load_target("linux-x86-64"), whisper_spec(source)
     with patch("sottovoce_compiler.speech_pipeline.fetch_component", return_value=path):
-        files = lower(source, spec, recipe("fp32", target.arch, frozenset(), spec.width), path.parent)
-    del files["vad.onnx"]
-    return write_bundle(path, manifest_fields(Request(source.spec, target, path, {}, "fp32"), source, spec), files)
+        request = Request(source.spec, target, path, {}, "fp32")
+        lowered = lower(request, source, spec, path.parent, lambda done: None)
+    files = {name: content for name, content in lowered.files.items() if name != "vad.onnx"}
+    return write_bundle(path, manifest_fields(request, source, spec, lowered), files)

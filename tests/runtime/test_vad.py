@@ -99,9 +99,9 @@ def test_a_long_piece_is_heard_in_bounded_calls() -> None:
 
 @pytest.fixture(scope="module")
 def network() -> VoiceActivity:
-    from sottovoce_compiler.components import VAD, fetch_component
+    from sottovoce_compiler.components import SILERO_VAD, fetch_component
 
-    return VoiceActivity(fetch_component(VAD).read_bytes())
+    return VoiceActivity(fetch_component(SILERO_VAD).read_bytes())
 
 
 @pytest.mark.weights

@@ -16,11 +16,12 @@ from sottovoce.chat.thinking import ThinkingTags, tags_of
 from sottovoce.chat.tool_formats import PLAIN, ToolFormat
 from sottovoce.chat.tools import format_of
 from sottovoce.engines.chat import ChatEngine
+from sottovoce.engines.opening import chat_engine
 from sottovoce.errors import BundleError, InputError
 from sottovoce.gguf import GgufFile
 from sottovoce.manifest import printable
 
-GGUF_FILE, TEMPLATE = "model.gguf", "chat_template.jinja"
+TEMPLATE = "chat_template.jinja"
 NO_REPORT = "a plain GGUF file: nothing was measured on it, and nothing can be verified"
 _GGUF_MAGIC = b"GGUF"
 _COMPOSING = ("qwen2", "qwen35")  # pre-tokenizers of tokenizers that compose text first; a GGUF file does not say it
@@ -88,7 +89,7 @@ def _open_bundle(path: Path, threads: int, context: int | None) -> LoadedChat:
     template = None
     if TEMPLATE in manifest.files:
         template = _decoded(bundle, bundle.read(TEMPLATE))
-    engine = _engine_of(bundle, threads, context)
+    engine = chat_engine(bundle, threads, context)
     try:
         generation = manifest.generation
         identity = hashlib.sha256(repr(sorted(manifest.files.items())).encode()).hexdigest()
@@ -98,27 +99,6 @@ def _open_bundle(path: Path, threads: int, context: int | None) -> LoadedChat:
     except BaseException:
         engine.close()
         raise
-
-
-def _engine_of(bundle: Bundle, threads: int, context: int | None) -> ChatEngine:
-    """The loaded engine that the manifest names."""
-    name = bundle.manifest.engine.name
-    made = bundle.manifest.model.get("context")
-    if not isinstance(made, int) or isinstance(made, bool) or made < 1:
-        raise BundleError(f"{bundle.path}: the manifest has context = {made!r:.50}; a whole number is needed")
-    if name == "llama.cpp":
-        from sottovoce.engines.llama_cpp.engine import LlamaCpp
-
-        engine = LlamaCpp(bundle.locate(GGUF_FILE), threads=threads, context=context or made)
-        engine.load()
-        return engine
-    if name == "onnxruntime":
-        from sottovoce.engines.onnxruntime_chat import OnnxChat
-
-        other = OnnxChat(bundle, threads, context)
-        other.load()
-        return other
-    raise BundleError(f"{bundle.path}: made for {printable(name)!r}; this runtime chats with llama.cpp or onnxruntime")
 
 
 def _assembled(

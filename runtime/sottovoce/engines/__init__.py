@@ -6,6 +6,8 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from sottovoce.gguf import GgufFile
+
 Float = NDArray[np.float32]
 Int = NDArray[np.int64]
 
@@ -41,6 +43,16 @@ class DecodeBatch(Protocol):
 class SpeechEngine(Protocol):
     """Runs one bundle's encoder and decoder."""
 
+    @property
+    def vocab_size(self) -> int:
+        """How many logits a position has; every token is below."""
+        ...
+
+    @property
+    def adapters(self) -> int:
+        """How many adapters are attached."""
+        ...
+
     def load(self) -> None: ...
 
     def start(self, clips: Sequence[Float], capacity: int) -> DecodeBatch:
@@ -49,6 +61,15 @@ class SpeechEngine(Protocol):
 
     def bytes_per_second(self) -> int:
         """Memory that a second of encoded audio holds while it is being decoded."""
+        ...
+
+    def attach(self, file: GgufFile, scale: float) -> None:
+        """Add an adapter, `scale` times. Raises InputError for one that does not fit, BundleError where the bundle has
+        no room for adapters."""
+        ...
+
+    def detach(self, keep: int = 0) -> None:
+        """Remove all adapters but the first `keep`."""
         ...
 
     def close(self) -> None: ...

@@ -122,6 +122,11 @@ class OnnxWhisper:
         self._encoder = self._decoder = None
 
     @property
+    def vocab_size(self) -> int:
+        """How many logits a position has."""
+        return self.shape.vocab_size
+
+    @property
     def adapters(self) -> int:
         """How many adapters are attached."""
         return len(self._adapters)

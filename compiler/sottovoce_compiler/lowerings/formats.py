@@ -1,0 +1,73 @@
+"""The formats that models are lowered to: which precisions each has, what lowers to it, what runs it on this host.
+
+A format's modules are imported when it is used: some bring large libraries, or need an environment of their own.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from sottovoce_compiler.families.causal import CausalModel, Float
+from sottovoce_compiler.families.whisper import WhisperSpec
+from sottovoce_compiler.lowerings.gguf.precision import GGUF_PRECISIONS
+from sottovoce_compiler.lowerings.lowered import Lowered
+from sottovoce_compiler.lowerings.onnx.recipe import PRECISIONS as ONNX_PRECISIONS
+from sottovoce_compiler.sources.checkpoint import Checkpoint
+from sottovoce_targets import PRECISIONS, Target
+
+SPEECH_PRECISIONS: Mapping[str, tuple[str, ...]] = {"onnx": ONNX_PRECISIONS}
+CHAT_PRECISIONS: Mapping[str, tuple[str, ...]] = {"gguf": (*PRECISIONS, *GGUF_PRECISIONS), "onnx": PRECISIONS}
+
+
+class LowerSpeech(Protocol):
+    """Lowers a speech model to one format: writes its files into the folder `work`."""
+
+    def __call__(
+        self,
+        checkpoint: Checkpoint,
+        spec: WhisperSpec,
+        precision: str,
+        target: Target,
+        work: Path,
+        progress: Callable[[float], None],
+    ) -> Lowered: ...
+
+
+class LowerChat(Protocol):
+    """Lowers a language model to one format: writes its files into the folder `work`."""
+
+    def __call__(
+        self,
+        model: CausalModel,
+        checkpoint: Checkpoint,
+        precision: str,
+        context: int,
+        work: Path,
+        importance: Mapping[str, Float] | None,
+        progress: Callable[[float], None],
+    ) -> Lowered: ...
+
+
+def speech_lowering(form: str) -> LowerSpeech:
+    """What lowers speech to `form`, one of `SPEECH_PRECISIONS`."""
+    from sottovoce_compiler.lowerings.onnx.speech_lowering import lower_onnx_speech
+
+    return lower_onnx_speech
+
+
+def chat_lowering(form: str, target: Target) -> LowerChat:
+    """What lowers language models to `form`, one of `CHAT_PRECISIONS`, for `target`."""
+    if form == "gguf":
+        from sottovoce_compiler.lowerings.gguf.lowering import lower_gguf
+
+        return lower_gguf
+    from sottovoce_compiler.lowerings.onnx.causal_lowering import lower_onnx
+
+    return partial(lower_onnx, arch=target.arch, instructions=target.instructions)
+
+
+def measurable(form: str) -> AbstractContextManager[None]:
+    """Within it, bundles of `form` can be opened on this host: what cannot run here has an evaluator standing in."""
+    return nullcontext()
