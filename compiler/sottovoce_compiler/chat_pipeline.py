@@ -15,7 +15,7 @@ from sottovoce.errors import InputError
 from sottovoce_compiler.adapter import Adapted
 from sottovoce_compiler.families import UnsupportedModelError, language_model
 from sottovoce_compiler.families.causal import CausalModel
-from sottovoce_compiler.lowerings.formats import CHAT_PRECISIONS, chat_lowering, measurable
+from sottovoce_compiler.lowerings.formats import CHAT_PRECISIONS, chat_lowering, first_made, measurable
 from sottovoce_compiler.lowerings.lowered import Lowered
 from sottovoce_compiler.pack import canonical_json, write_bundle
 from sottovoce_compiler.report.adaptation import adapter_section, text_adaptation
@@ -169,9 +169,9 @@ def _speed(request: Request, draft: _Draft) -> BenchResult | None:
 
 def chat_format(request: Request) -> tuple[str, str]:
     """Format and precision: what was asked for, or the target's. InputError where the one does not have the other."""
-    chat = request.target.chat
-    form, precision = request.format or chat.format, request.precision or chat.precision
-    known = CHAT_PRECISIONS
+    chat, known = request.target.chat, CHAT_PRECISIONS
+    form = request.format or first_made(chat.formats, known, request.target.name)
+    precision = request.precision or chat.precision
     if form not in known:
         raise InputError(f"format {form!r} is not one of {', '.join(known)}")
     if precision not in known[form]:

@@ -17,8 +17,9 @@ from sottovoce_compiler.adapter import Adapted
 from sottovoce_compiler.components import SILERO_VAD, fetch_component
 from sottovoce_compiler.families.whisper import WhisperSpec, whisper_spec
 from sottovoce_compiler.families.whisper_tensors import check_tensors
-from sottovoce_compiler.lowerings.formats import SPEECH_PRECISIONS, measurable, speech_lowering
+from sottovoce_compiler.lowerings.formats import SPEECH_PRECISIONS, first_made, measurable, speech_lowering
 from sottovoce_compiler.lowerings.lowered import Lowered
+from sottovoce_compiler.lowerings.parts import by_part, in_words
 from sottovoce_compiler.pack import canonical_json, write_bundle
 from sottovoce_compiler.report.adaptation import adapter_section, speech_adaptation
 from sottovoce_compiler.report.artifact import bundle_transcriber
@@ -92,13 +93,17 @@ def _check_request(request: Request) -> None:
 
 def speech_format(request: Request) -> tuple[str, str]:
     """Format and precision: what was asked for, or the target's. InputError where the one does not have the other."""
-    form, precision = request.format or request.target.format, request.precision or request.target.precision
+    target = request.target
+    form = request.format or first_made(target.formats, SPEECH_PRECISIONS, target.name)
     if form not in SPEECH_PRECISIONS:
         raise InputError(f"format {form!r} is for language models; speech has {', '.join(SPEECH_PRECISIONS)}")
-    if precision not in (known := SPEECH_PRECISIONS[form]):
-        only = "for language models" if form == "onnx" else f"not one of the format {form}"
-        raise InputError(f"precision {precision!r} is {only}; speech has {', '.join(known)}")
-    return form, precision
+    parts = by_part(request.precision or target.precision)
+    known = SPEECH_PRECISIONS[form]
+    for precision in parts.values():
+        if precision not in known:
+            only = "for language models" if form == "onnx" else f"not one of the format {form}"
+            raise InputError(f"precision {precision!r} is {only}; speech has {', '.join(known)}")
+    return form, in_words(parts)
 
 
 def lower(

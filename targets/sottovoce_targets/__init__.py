@@ -1,7 +1,7 @@
 """The machines we compile for: facts about each, one TOML file a target, and nothing decided.
 
-Knows how to read those files strictly. What to do with a fact (which precision suits which instructions) is
-the compiler's business.
+Knows how to read those files, and a user's own, strictly. What to do with a fact (which precision suits which
+instructions, what runs a format) is the compiler's business.
 """
 
 import difflib
@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from sottovoce.errors import InputError
@@ -26,18 +27,21 @@ GATE_LIMITS = (
     "max_stream_cer_increase",
 )
 CHAT_GATE_LIMITS = ("max_kl", "max_perplexity_increase", "min_top1")
-FORMATS = ("onnx", "gguf", "coreml", "litert")
+# What runs each format on a device, by the name that a manifest has.
+ENGINES: Mapping[str, str] = {"onnx": "onnxruntime", "gguf": "llama.cpp", "coreml": "coreml", "litert": "litert"}
+FORMATS = tuple(ENGINES)
+PARTS = ("encoder", "decoder", "head")  # of a speech model, which may differ in precision
 SUFFIX = ".toml"
 
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """How language models run there: what loads them, in which format and precision, and the positions of context that
-    its memory has room for beside the model. `gate` as that of a target, for language models.
+    """How language models run there: the formats that something there runs, the one to prefer first; the precision;
+    and the positions of context that its memory has room for beside the model. `gate` as that of a target, for language
+    models.
     """
 
-    engine: str = "llama.cpp"
-    format: str = "gguf"
+    formats: tuple[str, ...] = ("gguf", "onnx")
     precision: str = "int4"
     context: int = 4096
     gate: Mapping[str, float] = field(default_factory=dict)
@@ -45,10 +49,14 @@ class Chat:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One machine, or the least of a kind of machines. Memory is the whole machine's; `threads` 0 means all
-    cores.
+    """One machine, or the least of a kind of machines. `memory_mb` (2^20 bytes, as makers count) is the whole
+    machine's, `usable_mb` what of it programs can have; `threads` 0 means all cores.
 
-    `instructions` are the names the Linux kernel gives to the processor features that can be relied on.
+    `formats` are those of speech that something there runs, the one to prefer first. `precision` is one for the whole
+    speech model, or says one for each of `PARTS`: "encoder int8, decoder int4, head int8". `sources` are documents of
+    the machine's maker that state these facts. `instructions` are the names the Linux kernel gives to the processor
+    features that can be relied on.
+
     `gate` holds limits by name; a limit that is absent has the compiler's default. `stream` holds the settings of a
     stream that were measured there, by the names of the runtime's `StreamOptions`; one that is absent has its default.
     """
@@ -60,25 +68,26 @@ class Target:
     cpu: str
     cores: int
     memory_mb: int
+    usable_mb: int
     instructions: tuple[str, ...]
-    engine: str
-    format: str
+    formats: tuple[str, ...]
     precision: str
     threads: int
     chat: Chat = field(default_factory=Chat)
     gate: Mapping[str, float] = field(default_factory=dict)
     stream: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The facts as JSON values, in the order of the fields."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
-        values["chat"] = {one.name: getattr(self.chat, one.name) for one in fields(self.chat)}
-        values["chat"]["gate"] = dict(self.chat.gate)
-        return {
-            name: list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
-            for name, value in values.items()
-        }
+        values["chat"] = {one.name: _jsonable(getattr(self.chat, one.name)) for one in fields(self.chat)}
+        return {name: _jsonable(value) for name, value in values.items()}
+
+
+def _jsonable(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
 
 
 def list_targets() -> list[str]:
@@ -88,13 +97,27 @@ def list_targets() -> list[str]:
 
 
 def load_target(name: str) -> Target:
-    """The target of that name; an unknown one is an `InputError` with the closest names."""
+    """The target of that name, or of a user's own file, whose name ends in `.toml`; an unknown one is an `InputError`
+    with the closest names.
+    """
+    if name.endswith(SUFFIX):
+        return _own_target(Path(name))
     names = list_targets()
     if name not in names:
         close = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(names)}"
         raise InputError(f"unknown target {name!r}; {hint}")
     return parse_target(name, files(__name__).joinpath(name + SUFFIX).read_text(encoding="utf-8"))
+
+
+def _own_target(path: Path) -> Target:
+    """Of a user's own file; the file's name, less its ending, names the target."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise InputError(f"target file {path}: {reason}; `sottovoce targets` lists those that need no file") from None
+    return parse_target(path.name.removesuffix(SUFFIX), text)
 
 
 def parse_target(name: str, text: str) -> Target:
@@ -107,22 +130,30 @@ def parse_target(name: str, text: str) -> Target:
         raise InputError(f"target {name}: not valid TOML ({error})") from None
     known = {one.name for one in fields(Target)} - {"name"}
     _refuse(name, "key", sorted(set(table) - known), sorted(known))
-    if missing := sorted(known - {"chat", "gate", "stream", "notes"} - set(table)):
+    optional = {"chat", "gate", "stream", "notes", "sources"}
+    if missing := sorted(known - optional - set(table)):
         raise InputError(f"target {name}: key {missing[0]!r} is missing")
+    memory = _count(name, table, "memory_mb", least=1)
+    usable = _count(name, table, "usable_mb", least=1)
+    if usable > memory:
+        raise InputError(f"target {name}: usable_mb is {usable}, more than the memory_mb of {memory}")
     return Target(
         name=name,
-        **{key: _text(name, table, key) for key in ("description", "cpu", "engine", "format")},
+        **{key: _text(name, table, key) for key in ("description", "cpu")},
         arch=_one_of(name, table, "arch", ARCHITECTURES),
         os=_one_of(name, table, "os", SYSTEMS),
-        precision=_one_of(name, table, "precision", PRECISIONS),
+        formats=_formats(name, table),
+        precision=_precision(name, table["precision"]),
         cores=_count(name, table, "cores", least=1),
-        memory_mb=_count(name, table, "memory_mb", least=1),
+        memory_mb=memory,
+        usable_mb=usable,
         threads=_count(name, table, "threads", least=0),
         instructions=_texts(name, table, "instructions"),
         chat=_chat(name, table.get("chat", {})),
         gate=_gate(name, table.get("gate", {}), GATE_LIMITS),
         stream=_stream(name, table.get("stream", {})),
         notes=_texts(name, {"notes": [], **table}, "notes"),
+        sources=_texts(name, {"sources": [], **table}, "sources"),
     )
 
 
@@ -131,14 +162,30 @@ def _chat(name: str, value: object) -> Chat:
         raise InputError(f"target {name}: chat is {value!r}; expected a table")
     known = {one.name for one in fields(Chat)}
     _refuse(name, "key of chat", sorted(set(value) - known), sorted(known))
-    whole = {one.name: getattr(Chat(), one.name) for one in fields(Chat)} | value
+    whole = {one.name: _jsonable(getattr(Chat(), one.name)) for one in fields(Chat)} | value
     return Chat(
-        engine=_text(name, whole, "engine"),
-        format=_one_of(name, whole, "format", FORMATS),
+        formats=_formats(name, whole),
         precision=_one_of(name, whole, "precision", PRECISIONS),
         context=_count(name, whole, "context", least=1),
         gate=_gate(name, whole["gate"], CHAT_GATE_LIMITS),
     )
+
+
+def _formats(name: str, table: Mapping[str, Any]) -> tuple[str, ...]:
+    found = _texts(name, table, "formats")
+    if not found or len(set(found)) < len(found) or not set(found) <= set(FORMATS):
+        raise InputError(f"target {name}: formats is {list(found)!r}; expected some of {', '.join(FORMATS)}, each once")
+    return found
+
+
+def _precision(name: str, value: object) -> str:
+    """One precision, or a table of one for each part, in the words of `Target.precision`."""
+    if not isinstance(value, dict):
+        return _one_of(name, {"precision": value}, "precision", PRECISIONS)
+    _refuse(name, "part in precision", sorted(set(value) - set(PARTS)), PARTS)
+    if missing := [part for part in PARTS if part not in value]:
+        raise InputError(f"target {name}: precision of the {missing[0]} is missing")
+    return ", ".join(f"{part} {_one_of(name, value, part, PRECISIONS)}" for part in PARTS)
 
 
 def _gate(name: str, value: object, limits: tuple[str, ...]) -> dict[str, float]:

@@ -116,6 +116,25 @@ def test_a_targets_streaming_settings_are_in_the_manifest_and_absent_where_it_ha
     assert "stream" not in open_bundle(output).manifest.raw and open_bundle(output).manifest.stream == {}
 
 
+def test_parts_of_different_precision_are_in_the_manifest_the_report_and_the_weights(output: Path) -> None:
+    mixed = "encoder fp32, decoder int8, head int4"
+    with nothing_slow():
+        compiled = compile_model(request(output, mixed))
+    stored = compiled.report["cost"]["precision"]
+    assert open_bundle(output).manifest.precision == mixed
+    assert stored["encoder"] == "float32" and stored["head"].startswith("int4") and stored["decoder"].startswith("int8")
+
+
+def test_the_first_format_of_the_target_that_can_be_made_is_made_and_others_are_refused_by_name(output: Path) -> None:
+    target = replace(load_target("linux-x86-64"), formats=("coreml", "onnx"))
+    with nothing_slow():
+        compile_model(replace(request(output), target=target))
+        assert open_bundle(output).manifest.engine.name == "onnxruntime"
+        only = replace(target, name="phone", formats=("gguf",))
+        with pytest.raises(InputError, match=r"target phone runs gguf, which this compiler does not make.*--format"):
+            compile_model(replace(request(output), target=only))
+
+
 def test_a_gate_that_does_not_hold_leaves_the_bundle_that_was_there(output: Path) -> None:
     compile_to(output)
     before = content(output)

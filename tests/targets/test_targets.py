@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -13,9 +14,9 @@ os = "linux"
 cpu = "Cortex-A53"
 cores = 4
 memory_mb = 512
+usable_mb = 400
 instructions = ["asimd"]
-engine = "onnxruntime"
-format = "onnx"
+formats = ["onnx", "litert"]
 precision = "int8"
 threads = 4
 [gate]
@@ -62,6 +63,28 @@ def test_a_target_can_be_written_with_the_facts_alone() -> None:
     assert (target.cores, dict(target.gate), dict(target.stream), target.notes) == (4, {}, {}, ())
 
 
+def test_a_users_own_file_is_a_target_named_after_it(tmp_path: Path) -> None:
+    (tmp_path / "my-board.toml").write_text(GOOD)
+    target = load_target(str(tmp_path / "my-board.toml"))
+    assert (target.name, target.usable_mb, target.formats) == ("my-board", 400, ("onnx", "litert"))
+
+
+@pytest.mark.parametrize(("content", "said"), [(None, "No such file"), (b"\xff", "not UTF-8 text")])
+def test_a_file_that_cannot_be_read_is_named(content: bytes | None, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "my-board.toml"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(InputError, match=f"target file .*my-board.toml: {said}"):
+        load_target(str(file))
+
+
+def test_a_speech_models_parts_can_differ_in_precision() -> None:
+    assert parse_target("mine", GOOD).precision == "int8"
+    parts = '{head = "int4", encoder = "int8", decoder = "int4"}'
+    text = GOOD.replace('precision = "int8"\nthreads', f"precision = {parts}\nthreads")
+    assert parse_target("mine", text).precision == "encoder int8, decoder int4, head int4"
+
+
 def test_a_target_can_have_limits_and_settings_of_its_own() -> None:
     target = parse_target("mine", GOOD)
     assert (dict(target.gate), dict(target.stream)) == ({"max_wer_increase": 0.02}, {"step": 1.0})
@@ -69,7 +92,7 @@ def test_a_target_can_have_limits_and_settings_of_its_own() -> None:
 
 def test_how_language_models_run_there_is_stated_or_has_defaults() -> None:
     chat = parse_target("mine", GOOD).chat
-    assert (chat.engine, chat.format, chat.precision, chat.context) == ("llama.cpp", "gguf", "int8", 2048)
+    assert (chat.formats, chat.precision, chat.context) == (("gguf", "onnx"), "int8", 2048)
     assert dict(chat.gate) == {"max_kl": 0.3}
     assert parse_target("mine", GOOD.partition("[chat]")[0]).chat == Chat()
     assert parse_target("mine", GOOD).to_json()["chat"]["gate"] == {"max_kl": 0.3}
@@ -78,7 +101,6 @@ def test_how_language_models_run_there_is_stated_or_has_defaults() -> None:
 @pytest.mark.parametrize("name", list_targets())
 def test_every_target_says_how_language_models_run_there(name: str) -> None:
     chat = load_target(name).chat
-    assert (chat.engine, chat.format) in (("llama.cpp", "gguf"), ("onnxruntime", "onnx"))
     assert set(chat.gate) == set(CHAT_GATE_LIMITS) and 1024 <= chat.context <= 32_768
 
 
@@ -115,8 +137,23 @@ def test_streaming_settings_are_stated_where_they_were_measured_and_nowhere_else
         ("context = 2048", "context = 0", "context is 0"),
         ("context = 2048", "contest = 2048", "unknown key of chat 'contest'"),
         ('precision = "int8"\ncontext', 'precision = "q4_k_m"\ncontext', "precision is 'q4_k_m'"),
-        ("context = 2048", 'format = "coreml"', "format is 'coreml'"),
-        ("context = 2048", 'engine = ""', "engine is ''"),
+        ("context = 2048", 'formats = ["q4"]', "formats is ['q4']; expected some of onnx, gguf, coreml, litert"),
+        ("context = 2048", "formats = []", "formats is []"),
+        ('["onnx", "litert"]', '["onnx", "onnx"]', "formats is ['onnx', 'onnx']"),
+        ('["onnx", "litert"]', '"onnx"', "formats is 'onnx'; expected a list of texts"),
+        ("usable_mb = 400", "usable_mb = 600", "usable_mb is 600, more than the memory_mb of 512"),
+        ("usable_mb = 400\n", "", "key 'usable_mb' is missing"),
+        (
+            'precision = "int8"\nthreads',
+            'precision = {encoder = "int8", decoder = "int4"}\nthreads',
+            "of the head is missing",
+        ),
+        (
+            'precision = "int8"\nthreads',
+            'precision = {ears = "int8"}\nthreads',
+            "unknown part in precision 'ears'; known are",
+        ),
+        ("threads = 4", 'threads = 4\nsources = "www"', "sources is 'www'"),
         ("max_kl = 0.3", "max_wer_increase = 0.3", "unknown gate limit 'max_wer_increase'; known are max_kl"),
         ("max_kl = 0.3", "max_kl = true", "gate limit max_kl is True"),
     ],

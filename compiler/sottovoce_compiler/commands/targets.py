@@ -5,16 +5,22 @@ import json
 import sys
 
 from sottovoce_compiler.report.table import Table, show
-from sottovoce_targets import Target, list_targets, load_target
+from sottovoce_targets import ENGINES, Target, list_targets, load_target
 
 EXAMPLE = """\
   sottovoce targets                    all of them
-  sottovoce targets raspberry-pi-5     one in detail"""
+  sottovoce targets raspberry-pi-5     one in detail
+  sottovoce targets ./my-board.toml    your own, checked"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares what the command takes."""
-    parser.add_argument("name", nargs="?", metavar="NAME", help="the target to show in detail (default: list all)")
+    parser.add_argument(
+        "name",
+        nargs="?",
+        metavar="NAME",
+        help="the target, or your own .toml file, to show in detail (default: list all)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -27,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         show([_detail(targets[0]) if args.name else _overview(targets)], sys.stdout)
         if args.name:
-            print("".join(f"\n{note}" for note in targets[0].notes).lstrip("\n"))
+            print("\n".join((*targets[0].notes, *targets[0].sources)))
     return 0
 
 
@@ -36,25 +42,34 @@ def _overview(targets: list[Target]) -> Table:
         (
             target.name,
             target.description,
-            target.cpu,
             str(target.cores),
             str(target.memory_mb),
+            target.formats[0],
             target.precision,
+            target.chat.formats[0],
+            target.chat.precision,
         )
         for target in targets
     )
-    return Table("", ("target", "machine", "processor", "cores", "MB", "precision"), tuple(rows))
+    heads = ("target", "machine", "cores", "MB", "speech", "precision", "chat", "precision")
+    return Table("", heads, tuple(rows))
 
 
 def _detail(target: Target) -> Table:
     rows = [
         (key, ", ".join(value) if isinstance(value, list) else str(value))
         for key, value in target.to_json().items()
-        if key not in ("gate", "stream", "notes", "chat")
+        if key not in ("formats", "gate", "stream", "notes", "sources", "chat")
     ]
+    rows += [("formats", _formats(target.formats))]
     rows += [(f"gate: {limit}", str(value)) for limit, value in target.gate.items()]
     chat = target.chat
-    rows += [("chat", f"{chat.engine}, {chat.format}, {chat.precision}, {chat.context} positions")]
+    rows += [("chat", f"{chat.precision}, {chat.context} positions")]
+    rows += [("chat formats", _formats(chat.formats))]
     rows += [(f"chat gate: {limit}", str(value)) for limit, value in chat.gate.items()]
     rows += [(f"stream: {setting}", str(value)) for setting, value in target.stream.items()]
     return Table("", ("fact", "value"), tuple(rows))
+
+
+def _formats(formats: tuple[str, ...]) -> str:
+    return ", ".join(f"{form} ({ENGINES[form]})" for form in formats)

@@ -3,12 +3,13 @@
 A format's modules are imported when it is used: some bring large libraries, or need an environment of their own.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from sottovoce.errors import InputError
 from sottovoce_compiler.families.causal import CausalModel, Float
 from sottovoce_compiler.families.whisper import WhisperSpec
 from sottovoce_compiler.lowerings.gguf.precision import GGUF_PRECISIONS
@@ -19,6 +20,17 @@ from sottovoce_targets import PRECISIONS, Target
 
 SPEECH_PRECISIONS: Mapping[str, tuple[str, ...]] = {"onnx": ONNX_PRECISIONS}
 CHAT_PRECISIONS: Mapping[str, tuple[str, ...]] = {"gguf": (*PRECISIONS, *GGUF_PRECISIONS), "onnx": PRECISIONS}
+
+
+def first_made(formats: Sequence[str], made: Iterable[str], target: str) -> str:
+    """The first of a target's `formats` that is `made` here; InputError where none is."""
+    for form in formats:
+        if form in made:
+            return form
+    raise InputError(
+        f"target {target} runs {', '.join(formats)}, which this compiler does not make for such a model; "
+        f"it makes {', '.join(made)}: choose with --format"
+    )
 
 
 class LowerSpeech(Protocol):

@@ -121,7 +121,7 @@ def test_what_makes_no_sense_is_exit_2_and_says_why(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("option", [("--precision", "q3_k"), ("--format", "coreml")])
+@pytest.mark.parametrize("option", [("--precision", "q3_k"), ("--format", "safetensors")])
 def test_a_word_that_is_none_of_the_choices_is_wrong_usage(
     option: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sottovoce.errors import InputError
 from sottovoce_compiler.lowerings.onnx.linear import BlockLinear, DynamicInt8Linear, FloatLinear, Linear
+from sottovoce_compiler.lowerings.parts import by_part
 
 PRECISIONS = ("int8", "int4", "fp16", "fp32")
 
@@ -26,10 +27,18 @@ class Recipe:
 
 
 def recipe(precision: str, arch: str, instructions: frozenset[str], unit: int) -> Recipe:
-    """The recipe for `precision` on a CPU of `arch` with `instructions`; every row has a multiple of `unit` values.
+    """The recipe for `precision` (see `lowerings.parts`) on a CPU of `arch` with `instructions`; every row has a
+    multiple of `unit` values. The float tables, nearly all of them the encoder's, are kept as its precision wants.
 
     Raises ValueError for an unknown precision, InputError where no block of weights divides the rows.
     """
+    parts = by_part(precision)
+    chosen = {part: _whole_recipe(one, arch, instructions, unit) for part, one in parts.items()}
+    encoder = chosen["encoder"]
+    return Recipe(encoder.encoder, chosen["decoder"].decoder, chosen["head"].head, encoder.half_tables)
+
+
+def _whole_recipe(precision: str, arch: str, instructions: frozenset[str], unit: int) -> Recipe:
     match precision:
         case "fp32":
             return Recipe(FloatLinear(), FloatLinear(), FloatLinear(), half_tables=False)

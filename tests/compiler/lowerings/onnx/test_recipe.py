@@ -44,6 +44,12 @@ def test_float_precisions_are_the_same_everywhere(target: str) -> None:
     assert for_target(target, "fp16") == Recipe(half, half, half, half_tables=True)
 
 
+def test_parts_can_differ_and_the_float_tables_go_with_the_encoder() -> None:
+    mixed = for_target("linux-x86-64", "encoder fp32, decoder int4, head int8")
+    assert mixed == Recipe(FloatLinear(), BlockLinear(4, 32), BlockLinear(8, 128), half_tables=False)
+    assert for_target("linux-x86-64", "encoder int8, decoder fp32, head fp16").half_tables
+
+
 @pytest.mark.parametrize(
     ("unit", "most", "size"),
     [(384, 128, 128), (512, 128, 128), (320, 128, 64), (96, 128, 32), (48, 128, 16), (512, 32, 32), (48, 32, 16)],
