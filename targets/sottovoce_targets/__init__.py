@@ -7,7 +7,7 @@ instructions, what runs a format) is the compiler's business.
 import difflib
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,14 @@ class Target:
     stream: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+
+    def with_memory(self, memory_mb: int) -> "Target":
+        """The same machine with so much memory, of which the system takes as much as before. Raises InputError where
+        nothing would be left."""
+        taken = self.memory_mb - self.usable_mb
+        if memory_mb <= taken:
+            raise InputError(f"memory of {memory_mb} MB: on {self.name} the system takes {taken} MB; give more")
+        return replace(self, memory_mb=memory_mb, usable_mb=memory_mb - taken)
 
     def to_json(self) -> dict[str, Any]:
         """The facts as JSON values, in the order of the fields."""

@@ -32,7 +32,8 @@ max_kl = 0.3
 
 
 def test_the_targets_of_the_documentation_are_there() -> None:
-    assert {"linux-x86-64", "raspberry-pi-5", "raspberry-pi-4", "android-arm64"} <= set(list_targets())
+    pis = {"raspberry-pi-5", "raspberry-pi-4", "raspberry-pi-zero-2w"}
+    assert pis | {"linux-x86-64", "linux-arm64", "android-arm64", "browser"} <= set(list_targets())
 
 
 @pytest.mark.parametrize("name", list_targets())
@@ -40,6 +41,20 @@ def test_every_target_loads_and_becomes_json(name: str) -> None:
     target = load_target(name)
     assert target.name == name
     assert json.loads(json.dumps(target.to_json())) == target.to_json()
+
+
+@pytest.mark.parametrize("name", list_targets())
+def test_every_target_leaves_memory_to_the_system_and_names_its_sources(name: str) -> None:
+    target = load_target(name)
+    assert target.usable_mb < target.memory_mb
+    assert target.sources and all(source.startswith("https://") for source in target.sources)
+
+
+def test_a_board_with_more_memory_has_more_for_programs() -> None:
+    target = parse_target("mine", GOOD).with_memory(2048)
+    assert (target.memory_mb, target.usable_mb) == (2048, 1936)
+    with pytest.raises(InputError, match="memory of 100 MB: on mine the system takes 112 MB"):
+        target.with_memory(100)
 
 
 def test_a_pi_5_has_the_dot_product_and_half_precision_and_a_pi_4_has_neither() -> None:

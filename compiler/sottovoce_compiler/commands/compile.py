@@ -52,6 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what it shall run on: a name of `sottovoce targets`, or your own file, ./my-board.toml",
     )
     parser.add_argument(
+        "--memory-mb", type=int, metavar="N", help="what the machine has, where that is more or less than the target's"
+    )
+    parser.add_argument(
         "-o", "--output", required=True, metavar="BUNDLE", help="NAME.svb for one file, NAME for a folder"
     )
     parser.add_argument(
@@ -125,7 +128,9 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"gate limit {wrong[0]} is {asked[wrong[0]]}; expected a number")
     request = Request(
         source=args.source,
-        target=load_target(args.target),
+        target=load_target(args.target)
+        if args.memory_mb is None
+        else load_target(args.target).with_memory(args.memory_mb),
         output=Path(args.output),
         limits=asked,
         precision=args.precision,
