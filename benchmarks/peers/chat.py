@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,12 +39,14 @@ class Sampling:
 @dataclass(frozen=True, slots=True)
 class Answered:
     """Seconds from the question to the first token, from there to the last of `tokens`; `pieces` are how many came
-    apart: fewer than `tokens` where some came together."""
+    apart: fewer than `tokens` where some came together. `steps_s` are the seconds of each token after the first, where
+    each came apart and was timed."""
 
     first_s: float
     rest_s: float
     tokens: int
     pieces: int
+    steps_s: tuple[float, ...] = ()
 
     @property
     def rate(self) -> float:
@@ -53,6 +56,11 @@ class Answered:
     @property
     def whole_s(self) -> float:
         return self.first_s + self.rest_s
+
+
+def steps(clock: Sequence[float]) -> tuple[float, ...]:
+    """Seconds between readings of a clock, one before the first step and one after each."""
+    return tuple(after - before for before, after in pairwise(clock))
 
 
 class ChatSystem(Protocol):
@@ -126,8 +134,15 @@ class Rates:
     prompt: int
     runs: tuple[Answered, ...]
 
+    @property
+    def median_step_s(self) -> float | None:
+        """Of all steps of all rounds."""
+        steps = [step for run in self.runs for step in run.steps_s]
+        return statistics.median(steps) if steps else None
+
     def to_json(self) -> dict[str, Any]:
         """Medians, and every round."""
+        step = self.median_step_s
         return {
             "prompt_tokens": self.prompt,
             "tokens": self.runs[0].tokens,
@@ -136,12 +151,16 @@ class Rates:
             "tokens_per_s": statistics.median(run.rate for run in self.runs),
             "first_s": [round(run.first_s, 5) for run in self.runs],
             "rest_s": [round(run.rest_s, 5) for run in self.runs],
+            **({} if step is None else {"median_step_s": round(step, 6)}),
         }
 
     def against(self, other: "Rates") -> dict[str, float]:
-        """How many times faster this is than `other`: the median of the rounds' ratios, as rounds take turns."""
+        """How many times faster this is than `other`: the median of the rounds' ratios, as rounds take turns; of single
+        steps ("step") the ratio of the medians of them all, which no slow second moves."""
         pairs = list(zip(self.runs, other.runs, strict=True))
+        mine_s, theirs_s = self.median_step_s, other.median_step_s
         return {
+            **({} if mine_s is None or theirs_s is None else {"step": theirs_s / mine_s}),
             "generation": statistics.median(mine.rate / theirs.rate for mine, theirs in pairs),
             "prompt": statistics.median(theirs.first_s / mine.first_s for mine, theirs in pairs),
             "whole": statistics.median(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnxruntime_genai as genai
 
-from peers.chat import Answered, Made, Question, Sampling
+from peers.chat import Answered, Made, Question, Sampling, steps
 
 # What the builder is told, by the name in tables. Its int4 has 4 bits everywhere; the mix has 8 where ours has.
 BUILDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
@@ -52,10 +52,12 @@ class GenAi:
         generator.generate_next_token()
         generator.get_next_tokens()
         first = time.perf_counter()
+        clock = [first]
         for _ in range(tokens - 1):
             generator.generate_next_token()
             generator.get_next_tokens()
-        return Answered(first - began, time.perf_counter() - first, tokens, tokens)
+            clock.append(time.perf_counter())
+        return Answered(first - began, clock[-1] - first, tokens, tokens, steps(clock))
 
     def describe(self) -> Mapping[str, str]:
         return {"onnxruntime-genai": genai.__version__}

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from ctypes import POINTER, c_float, c_int32, c_size_t, c_uint8, c_uint32, c_void_p
 
-from peers.chat import Answered, Made, Question, Sampling
+from peers.chat import Answered, Made, Question, Sampling, steps
 from sottovoce.engines.llama_cpp.engine import BATCH, OUTPUTS
 from sottovoce.engines.llama_cpp.layout import Batch
 from sottovoce.engines.llama_cpp.library import Library, load_library
@@ -87,13 +87,14 @@ class LlamaLoop:
             self._check(decode(context, batch_of(part, len(part))))
         token = sample(sampler, context, -1)
         first = time.perf_counter()
+        clock = [first]
         for _ in range(tokens - 1):
             one[0] = token
             self._check(decode(context, batch_of(one, 1)))
             token = sample(sampler, context, -1)
-        last = time.perf_counter()
+            clock.append(time.perf_counter())
         functions.llama_sampler_free(sampler)
-        return Answered(first - began, last - first, tokens, tokens)
+        return Answered(first - began, clock[-1] - first, tokens, tokens, steps(clock))
 
     def _check(self, status: int) -> None:
         if status:

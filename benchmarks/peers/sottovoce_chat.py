@@ -7,7 +7,7 @@ from dataclasses import asdict
 from chat_plan import LLAMA_CPP
 
 import sottovoce
-from peers.chat import Answered, Made, Question, Sampling
+from peers.chat import Answered, Made, Question, Sampling, steps
 from sottovoce.chat.chat import Chat
 
 
@@ -28,18 +28,19 @@ class SottovoceChat:
     def answer(self, question: Question, tokens: int, sampling: Sampling | None) -> Answered:
         self.empty()
         chosen = {"temperature": 0.0} if sampling is None else asdict(sampling)
-        began = first = last = time.perf_counter()
-        pieces, usage = 0, None
+        began = time.perf_counter()
+        clock, usage = list[float](), None
         if question.messages:
             stream = self.chat.stream(question.messages, max_tokens=tokens, **chosen)
         else:
             stream = self.chat.complete(question.text, max_tokens=tokens, **chosen)
         for delta in stream:
-            last = time.perf_counter()
-            first = first if pieces else last
-            pieces, usage = pieces + 1, delta.usage
+            clock.append(time.perf_counter())
+            usage = delta.usage
         assert usage is not None
-        return Answered(first - began, last - first, usage.completion_tokens, pieces)
+        made, pieces = usage.completion_tokens, len(clock)
+        apart = steps(clock) if pieces == made else ()
+        return Answered(clock[0] - began, clock[-1] - clock[0], made, pieces, apart)
 
     def question(self, messages: tuple[Mapping[str, object], ...], text: str = "") -> Question:
         """The prompt of messages, or without a template `text` itself, as all systems take it."""

@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 
 import sottovoce
-from peers.chat import Answered, Made, Question, Sampling
+from peers.chat import Answered, Made, Question, Sampling, steps
 from sottovoce.chat.chat import Chat
 
 
@@ -25,9 +25,11 @@ class SottovoceEngine:
         began = time.perf_counter()
         token = int(engine.evaluate(question.tokens)[0].argmax())
         first = time.perf_counter()
+        clock = [first]
         for _ in range(tokens - 1):
             token = int(engine.evaluate((token,))[0].argmax())
-        return Answered(first - began, time.perf_counter() - first, tokens, tokens)
+            clock.append(time.perf_counter())
+        return Answered(first - began, clock[-1] - first, tokens, tokens, steps(clock))
 
     def describe(self) -> Mapping[str, str]:
         return {"sottovoce": sottovoce.__version__, "engine": self._chat.engine}

@@ -7,7 +7,7 @@ import pytest
 from chat import _genai, main, source_and_bundle
 from chat_plan import LLAMA_CPP, ChatBundle, ChatModel, grouped
 from chat_stages import STAGES, chosen
-from peers.chat import CHAT_SYSTEMS, Answered, Rates, available, create_chat
+from peers.chat import CHAT_SYSTEMS, Answered, Rates, available, create_chat, steps
 
 
 def test_a_rate_leaves_the_first_token_out() -> None:
@@ -21,6 +21,16 @@ def test_a_ratio_is_that_of_each_round_so_that_a_slow_minute_hits_both() -> None
     assert found["generation"] == pytest.approx(0.5)
     assert found["prompt"] == pytest.approx(2.0)
     assert found["whole"] == pytest.approx(1.25)
+
+
+def test_steps_are_compared_by_their_medians_which_a_slow_one_does_not_move() -> None:
+    assert steps([1.0, 1.5, 3.5]) == (0.5, 2.0)
+    ours = Rates(10, (Answered(1.0, 9.0, 4, 4, (1.0, 7.0, 1.0)), Answered(1.0, 3.0, 4, 4, (1.0, 1.0, 1.0))))
+    theirs = Rates(10, (Answered(1.0, 6.0, 4, 4, (2.0, 2.0, 2.0)), Answered(1.0, 9.0, 4, 4, (2.0, 2.0, 5.0))))
+    assert ours.against(theirs)["step"] == 2.0
+    assert theirs.to_json()["median_step_s"] == 2.0
+    plain = Rates(10, (Answered(1.0, 6.0, 4, 4),) * 2)
+    assert "step" not in ours.against(plain) and "median_step_s" not in plain.to_json()
 
 
 def test_answers_of_two_lengths_are_compared_by_the_token() -> None:
