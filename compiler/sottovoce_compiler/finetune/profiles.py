@@ -23,30 +23,40 @@ class Operation:
 @dataclass(frozen=True, slots=True)
 class Profile:
     """`modules`: role -> last part of the module's name, of every matrix that may get an adapter; all of them do where
-    nothing is chosen. Several roles of one name lie in one matrix and share an adapter."""
+    nothing is chosen. Several roles of one name lie in one matrix and share an adapter. `places` are the parts of names
+    by which matrices of one role are told apart, and chosen together."""
 
     modules: Mapping[str, str]
     operations: tuple[Operation, ...]
+    places: tuple[str, ...] = ("self_attn", "mlp")
 
     def suffixes(self) -> tuple[str, ...]:
         """Every module's name, each once."""
         return tuple(dict.fromkeys(self.modules.values()))
 
     def targets(self, chosen: Sequence[str] | None = None) -> tuple[str, ...]:
-        """The modules that get an adapter: those of `chosen` (names, roles, or "all-linear"), or all.
+        """What gets an adapter, for `chosen_modules`: `chosen` by names, roles, places or both ("decoder",
+        "encoder_attn.q"), or "all-linear"; every matrix where nothing is chosen.
 
         Raises InputError naming one that is not known, and those that are.
         """
         if not chosen or ALL_LINEAR in chosen:
             return self.suffixes()
-        wanted = {self.modules.get(name, name) for name in chosen}
-        for name in chosen:
-            if self.modules.get(name, name) not in self.suffixes():
-                raise InputError(
-                    f"there is no target module {name!r}; these are known: {', '.join(self.suffixes())} "
-                    f"(or by role {', '.join(self.modules)})"
-                )
-        return tuple(suffix for suffix in self.suffixes() if suffix in wanted)
+        wanted = {self._target(name) for name in chosen}
+        plain = [suffix for suffix in self.suffixes() if suffix in wanted]
+        return (*plain, *sorted(wanted - set(plain)))
+
+    def _target(self, name: str) -> str:
+        """The name with a role at its end replaced by that of the module."""
+        *places, last = name.split(".")
+        module = self.modules.get(last, last)
+        if module not in (*self.suffixes(), *self.places) or any(place not in self.places for place in places):
+            raise InputError(
+                f"there is no target module {name!r}; these are known: {', '.join(self.suffixes())} "
+                f"(or by role {', '.join(self.modules)}), all or those in {', '.join(self.places)}, "
+                f"as {self.places[-1]}.{next(iter(self.modules))}"
+            )
+        return ".".join([*places, module])
 
 
 _LLAMA_MODULES = {
@@ -99,7 +109,7 @@ _WHISPER = (
 )
 
 PROFILES: Mapping[str, Profile] = {
-    "whisper": Profile(_WHISPER_MODULES, _WHISPER),
+    "whisper": Profile(_WHISPER_MODULES, _WHISPER, ("encoder", "decoder", "self_attn", "encoder_attn")),
     "llama": Profile(_LLAMA_MODULES, _LLAMA),
     "mistral": Profile(_LLAMA_MODULES, _LLAMA),
     "qwen2": Profile(_LLAMA_MODULES, _LLAMA),
@@ -119,8 +129,14 @@ def profile_of(family: str) -> Profile:
 
 
 def chosen_modules(names: Sequence[str], targets: Sequence[str]) -> list[str]:
-    """Those of the modules `names` whose last part is one of `targets`."""
-    return [name for name in names if name.rpartition(".")[2] in targets]
+    """Those of the modules `names` that have the parts of one of `targets`, in their order."""
+    wanted = [target.split(".") for target in targets]
+    return [name for name in names if any(_has(name.split("."), parts) for parts in wanted)]
+
+
+def _has(name: Sequence[str], parts: Sequence[str]) -> bool:
+    rest = iter(name)
+    return all(part in rest for part in parts)
 
 
 def explain(family: str) -> str:

@@ -87,7 +87,7 @@ class Settings:
     alpha: float | None = _of(None, "adapter", "scale is alpha / rank; default: twice the rank", low=0, above=True)
     dropout: float = _of(0.0, "adapter", "share of the input that the adapter does not see", low=0, high=0.9)
     targets: str | None = _of(
-        None, "adapter", "which matrices, as q,k,v,o,gate,up,down; default: the family's profile", metavar="ROLES"
+        None, "adapter", "which matrices, as q,v or decoder,encoder.fc1; default: all of the layers", metavar="ROLES"
     )
     quantize: str = _of("none", "adapter", "hold the frozen weights in 8 or 4 bits: slower on a CPU, less memory",
                         choices=("none", "int8", "nf4"))  # fmt: skip

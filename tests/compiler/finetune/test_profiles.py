@@ -18,7 +18,7 @@ def test_modules_are_chosen_by_role_by_name_or_all() -> None:
     assert profile_of("phi3").targets(["q", "v", "down"]) == ("qkv_proj", "down_proj")
 
 
-@pytest.mark.parametrize("name", ["lm_head", "Q", "", "proj"])
+@pytest.mark.parametrize("name", ["lm_head", "Q", "", "proj", "decoder.q", "self_attn.", ".q"])
 def test_an_unknown_module_is_named_with_those_that_are_known(name: str) -> None:
     with pytest.raises(
         InputError, match=f"no target module '{name}'; these are known: q_proj, k_proj.* q, k, v, o, gate"
@@ -29,6 +29,22 @@ def test_an_unknown_module_is_named_with_those_that_are_known(name: str) -> None
 def test_a_family_without_a_profile_is_named() -> None:
     with pytest.raises(InputError, match=r"bert cannot be fine-tuned here; .*llama.* can"):
         profile_of("bert")
+
+
+def test_matrices_of_one_place_are_chosen_together_or_by_role() -> None:
+    whisper = profile_of("whisper")
+    assert whisper.targets(["encoder_attn.q", "decoder", "up"]) == ("fc1", "decoder", "encoder_attn.q_proj")
+    names = [
+        "model.encoder.layers.0.self_attn.q_proj",
+        "model.decoder.layers.0.self_attn.q_proj",
+        "model.decoder.layers.0.encoder_attn.q_proj",
+        "model.decoder.layers.0.encoder_attn.v_proj",
+        "model.decoder.layers.0.fc1",
+    ]
+    assert chosen_modules(names, whisper.targets(["encoder_attn"])) == names[2:4]
+    assert chosen_modules(names, whisper.targets(["decoder.self_attn.q", "v"])) == [names[1], names[3]]
+    assert chosen_modules(names, whisper.targets(["decoder"])) == names[1:]
+    assert chosen_modules(names, whisper.targets(["encoder.q_proj"])) == names[:1]
 
 
 def test_modules_of_a_model_are_found_by_their_last_part() -> None:
