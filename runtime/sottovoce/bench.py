@@ -40,17 +40,23 @@ class BenchResult:
     tokens_per_s: float | None = None  # medians over the runs
     prompt_tokens_per_s: float | None = None
     engine: str | None = None  # of a chat, with its version
+    process_mb: float | None = None  # the peak of the whole process, Python and imports among it
 
 
 def measure(
-    path: str | Path, audio: str | Path | None = None, runs: int = 3, threads: int | None = None
+    path: str | Path,
+    audio: str | Path | None = None,
+    runs: int = 3,
+    threads: int | None = None,
+    *,
+    brief: bool = False,
 ) -> BenchResult:
     """Measures the bundle at `path` in a new process: speech on `audio` or on the recording that the bundle carries,
-    chat (also of a plain GGUF file) on a text of our own.
+    chat (also of a plain GGUF file) on a text of our own, which `brief` makes shorter.
 
     Raises InputError or EngineError with the message of whatever went wrong there.
     """
-    job = (str(path), None if audio is None else str(audio), runs, threads)
+    job = (str(path), None if audio is None else str(audio), runs, threads, brief)
     command = [sys.executable, "-m", "sottovoce.bench", json.dumps(job)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
@@ -63,14 +69,14 @@ def measure(
     return BenchResult(**answer | {"runs_s": tuple(answer["runs_s"])})
 
 
-def measure_here(path: str, audio: str | None, runs: int, threads: int | None) -> BenchResult:
+def measure_here(path: str, audio: str | None, runs: int, threads: int | None, brief: bool = False) -> BenchResult:
     """The measurement itself, in this process."""
     if _chats(path):
         from sottovoce import bench_chat
 
         if audio is not None:
             raise InputError(f"{path} is a chat model: --audio is for speech")
-        return bench_chat.measure_here(path, runs, threads)
+        return bench_chat.measure_here(path, runs, threads, bench_chat.BRIEF if brief else bench_chat.USUAL)
     from sottovoce import bench_speech
 
     return bench_speech.measure_here(path, audio, runs, threads)
@@ -104,7 +110,7 @@ def peak_bytes() -> int | None:
 
 
 def megabytes_since(before: int | None) -> float | None:
-    """How far the peak has risen above `before`, which `peak_bytes` gave."""
+    """How far the peak has risen above `before`, which `peak_bytes` gave; 0 gives all of it."""
     after = peak_bytes()
     return None if before is None or after is None else round((after - before) / MEGABYTE, 1)
 

@@ -32,6 +32,19 @@ line, the coffee is finished, and somebody has begun to play the piano after all
 
 
 @dataclass(frozen=True, slots=True)
+class Lengths:
+    """Tokens of the short prompt, of the answer to it, and of the long prompt."""
+
+    short: int
+    generated: int
+    long: int
+
+
+USUAL = Lengths(SHORT, GENERATED, LONG)
+BRIEF = Lengths(16, 24, 64)  # seconds where the usual takes a minute; its rates scatter more
+
+
+@dataclass(frozen=True, slots=True)
 class _Run:
     """Seconds of one run: to the first token, from there to the last of `tokens`, and for the long prompt."""
 
@@ -45,7 +58,7 @@ class _Run:
         return self.first + self.rest + self.prompt
 
 
-def measure_here(path: str, runs: int, threads: int | None) -> BenchResult:
+def measure_here(path: str, runs: int, threads: int | None, lengths: Lengths = USUAL) -> BenchResult:
     """The measurement of a chat bundle or a GGUF file, in this process. Raises what a Chat raises."""
     import sottovoce
     from sottovoce.chat import generate, loading  # noqa: F401  # imports are not what is measured
@@ -58,8 +71,8 @@ def measure_here(path: str, runs: int, threads: int | None) -> BenchResult:
         chat.load()
         load_s = time.perf_counter() - started
         ready = chat._ready
-        short, long = _tokens(ready, SHORT), _tokens(ready, LONG)
-        timed = [_timed_run(ready, short, long) for _ in range(runs + 1)]
+        short, long = _tokens(ready, lengths.short), _tokens(ready, lengths.long)
+        timed = [_timed_run(ready, short, long, lengths.generated) for _ in range(runs + 1)]
         engine = chat.engine
     best = timed[1:]
     return BenchResult(
@@ -75,6 +88,7 @@ def measure_here(path: str, runs: int, threads: int | None) -> BenchResult:
         tokens_per_s=round(median((run.tokens - 1) / max(run.rest, 1e-9) for run in best), 2),
         prompt_tokens_per_s=round(median(len(long) / max(run.prompt, 1e-9) for run in best), 2),
         engine=engine,
+        process_mb=megabytes_since(0),
     )
 
 
@@ -102,13 +116,13 @@ def _tokens(ready: "LoadedChat", count: int) -> tuple[int, ...]:
     return tuple([*begun, *once * (count // len(once) + 1)][:count])
 
 
-def _timed_run(ready: "LoadedChat", short: Sequence[int], long: Sequence[int]) -> _Run:
+def _timed_run(ready: "LoadedChat", short: Sequence[int], long: Sequence[int], generated: int = GENERATED) -> _Run:
     """A greedy answer that goes on behind its end, then a long prompt; both from an empty cache."""
     from sottovoce.chat.generate import generate
     from sottovoce.chat.options import ChatOptions
 
     never = dict.fromkeys(ready.engine.vocabulary.ends, -100.0)
-    options = ChatOptions(temperature=0.0, max_tokens=GENERATED, logit_bias=never)
+    options = ChatOptions(temperature=0.0, max_tokens=generated, logit_bias=never)
     ready.prefix.truncate(0)
     started = time.perf_counter()
     steps = generate(ready.prefix, short, options)

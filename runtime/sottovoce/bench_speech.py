@@ -44,6 +44,7 @@ def measure_here(path: str, audio: str | None, runs: int, threads: int | None) -
         runs_s=runs_s,
         threads=threads,
         machine=machine_facts(),
+        process_mb=megabytes_since(0),
     )
 
 

@@ -1,0 +1,1 @@
+"""What this machine can run: which parts work, how fast its cores and memory are, and whether a bundle fits."""
