@@ -39,8 +39,8 @@ MAX_REPORT_BYTES = 16 << 20
 MAX_READ = 1 << 29  # bytes read whole into memory; weights, which may be larger, are mapped by the engine instead
 CHUNK = 1 << 20
 MAX_PATH = 500  # characters of a path shown in an error
-LLAMA_CPP = "llama.cpp"
-_PACKAGES = {LLAMA_CPP: "'sottovoce[chat-wheel]'"}  # where an engine is not installed under its own name
+LLAMA_CPP, LITERT = "llama.cpp", "litert"
+_PACKAGES = {LLAMA_CPP: "'sottovoce[chat-wheel]'", LITERT: "'sottovoce[litert]'"}  # where an engine is not installed under its own name
 _NATIVE_TARGETS = {"x86": "linux-x86-64", "arm": "raspberry-pi-4"}  # need least of their kind
 
 
@@ -282,6 +282,10 @@ def _installed_version(engine: str) -> str | None:
             return find_binding().version
         except MissingExtraError:
             return None
+    if engine == LITERT:
+        from sottovoce.engines.litert_model import installed_version
+
+        return installed_version()
     version = getattr(sys.modules.get(engine), "__version__", None)
     if isinstance(version, str):
         return version

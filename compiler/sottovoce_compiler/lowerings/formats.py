@@ -13,13 +13,18 @@ from sottovoce.errors import InputError
 from sottovoce_compiler.families.causal import CausalModel, Float
 from sottovoce_compiler.families.whisper import WhisperSpec
 from sottovoce_compiler.lowerings.gguf.precision import GGUF_PRECISIONS
+from sottovoce_compiler.lowerings.litert.precision import LITERT_PRECISIONS
 from sottovoce_compiler.lowerings.lowered import Lowered
 from sottovoce_compiler.lowerings.onnx.recipe import PRECISIONS as ONNX_PRECISIONS
 from sottovoce_compiler.sources.checkpoint import Checkpoint
 from sottovoce_targets import PRECISIONS, Target
 
-SPEECH_PRECISIONS: Mapping[str, tuple[str, ...]] = {"onnx": ONNX_PRECISIONS}
-CHAT_PRECISIONS: Mapping[str, tuple[str, ...]] = {"gguf": (*PRECISIONS, *GGUF_PRECISIONS), "onnx": PRECISIONS}
+SPEECH_PRECISIONS: Mapping[str, tuple[str, ...]] = {"onnx": ONNX_PRECISIONS, "litert": LITERT_PRECISIONS}
+CHAT_PRECISIONS: Mapping[str, tuple[str, ...]] = {
+    "gguf": (*PRECISIONS, *GGUF_PRECISIONS),
+    "onnx": PRECISIONS,
+    "litert": LITERT_PRECISIONS,
+}
 
 
 def first_made(formats: Sequence[str], made: Iterable[str], target: str) -> str:
@@ -64,6 +69,10 @@ class LowerChat(Protocol):
 
 def speech_lowering(form: str) -> LowerSpeech:
     """What lowers speech to `form`, one of `SPEECH_PRECISIONS`."""
+    if form == "litert":
+        from sottovoce_compiler.lowerings.litert.speech_lowering import lower_litert_speech
+
+        return lower_litert_speech
     from sottovoce_compiler.lowerings.onnx.speech_lowering import lower_onnx_speech
 
     return lower_onnx_speech
@@ -75,6 +84,10 @@ def chat_lowering(form: str, target: Target) -> LowerChat:
         from sottovoce_compiler.lowerings.gguf.lowering import lower_gguf
 
         return lower_gguf
+    if form == "litert":
+        from sottovoce_compiler.lowerings.litert.causal_lowering import lower_litert
+
+        return lower_litert
     from sottovoce_compiler.lowerings.onnx.causal_lowering import lower_onnx
 
     return partial(lower_onnx, arch=target.arch, instructions=target.instructions)

@@ -16,8 +16,13 @@ _FLOAT_BYTES = 4
 
 
 def whisper_cost(spec: WhisperSpec, recipe: Recipe, files: Mapping[str, bytes | Path]) -> dict[str, Any]:
-    """Sizes of model files in bytes, precision by part, multiply-adds for the longest window and for a token, and
-    cache."""
+    """What `counted` counts, and the precision by part."""
+    precision = {part: describe(getattr(recipe, part)) for part in ("encoder", "decoder", "head")}
+    return {**counted(spec, files), "precision": precision}
+
+
+def counted(spec: WhisperSpec, files: Mapping[str, bytes | Path]) -> dict[str, Any]:
+    """Sizes of model files in bytes, multiply-adds for the longest window and for a token, and cache."""
     attention = 4 * spec.width**2
     encoder_weights = spec.encoder_layers * (attention + 2 * spec.width * spec.encoder_ffn)
     # The stem: its first convolution runs twice a frame, as does the spectrum before it.
@@ -30,7 +35,6 @@ def whisper_cost(spec: WhisperSpec, recipe: Recipe, files: Mapping[str, bytes | 
     per_frame = 2 * spec.decoder_layers * spec.width
     return {
         "file_bytes": {name: _size(content) for name, content in sorted(files.items())},
-        "precision": {part: describe(getattr(recipe, part)) for part in ("encoder", "decoder", "head")},
         "encoder_macs_30s": frames * (spectrum + stem + encoder_weights + cross) + scores,
         "decoder_macs_per_token": decoder_weights + spec.vocab_size * spec.width + frames * per_frame,
         "cross_cache_bytes_30s": frames * per_frame * _FLOAT_BYTES,

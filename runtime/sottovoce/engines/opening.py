@@ -1,7 +1,7 @@
 """Which engine a bundle is opened with: the one that its manifest names, or what stands in for it. Engines are imported
 when one is opened."""
 
-from sottovoce.bundle import LLAMA_CPP, Bundle
+from sottovoce.bundle import LITERT, LLAMA_CPP, Bundle
 from sottovoce.engines import SpeechEngine
 from sottovoce.engines.chat import ChatEngine
 from sottovoce.engines.stand_in import stand_in_for
@@ -20,7 +20,13 @@ def speech_engine(bundle: Bundle, threads: int) -> SpeechEngine:
         from sottovoce.engines.onnxruntime import OnnxWhisper
 
         return OnnxWhisper(bundle, threads)
-    raise BundleError(f"{bundle.path}: made for {printable(name)!r}; this runtime transcribes with onnxruntime")
+    if name == LITERT:
+        from sottovoce.engines.litert import LiteRtWhisper
+
+        return LiteRtWhisper(bundle, threads)
+    raise BundleError(
+        f"{bundle.path}: made for {printable(name)!r}; this runtime transcribes with onnxruntime or LiteRT"
+    )
 
 
 def chat_engine(bundle: Bundle, threads: int, context: int | None) -> ChatEngine:
@@ -43,4 +49,12 @@ def chat_engine(bundle: Bundle, threads: int, context: int | None) -> ChatEngine
         onnx = OnnxChat(bundle, threads, context)
         onnx.load()
         return onnx
-    raise BundleError(f"{bundle.path}: made for {printable(name)!r}; this runtime chats with llama.cpp or onnxruntime")
+    if name == LITERT:
+        from sottovoce.engines.litert_chat import LiteRtChat
+
+        litert = LiteRtChat(bundle, threads, context)
+        litert.load()
+        return litert
+    raise BundleError(
+        f"{bundle.path}: made for {printable(name)!r}; this runtime chats with llama.cpp, onnxruntime or LiteRT"
+    )
