@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sottovoce.bundle import Bundle
 from sottovoce.engines.litert_decoder import Audio, Decoder, Row, cross_shapes, side_by_side
-from sottovoce.engines.litert_model import LiteRtModel
+from sottovoce.engines.litert_model import LiteRtModel, find_package
 from sottovoce.engines.onnxruntime import Shape
 from sottovoce.errors import BundleError, EngineError
 from sottovoce.gguf import GgufFile
@@ -83,14 +83,22 @@ class LiteRtWhisper:
         self._decoder: Decoder | None = None
 
     def load(self) -> None:
-        """Check both files and open them. Raises BundleError for a damaged one, EngineError when LiteRT refuses it,
-        MissingExtraError where it is not installed."""
+        """Check both files and open them. Raises BundleError for a damaged one, EngineError when LiteRT refuses it or
+        an old one computes something else, MissingExtraError where it is not installed."""
         if self._decoder is not None:
             return
         cross = cross_shapes(self.shape)
         inputs = {"audio": (1, -1), "frames": (-1,), "positions": (-1,), "key_bias": (1, 1, 1, -1)}
         self._encoder = LiteRtModel(self._bundle, ENCODER, self._threads, inputs, cross)
         self._decoder = Decoder(self._bundle, self._threads, self.shape)
+        if not (package := find_package()).maintained:
+            from sottovoce.engines.litert_proof import prove_speech
+
+            try:
+                prove_speech(self._bundle, package, self)
+            except BaseException:
+                self.close()
+                raise
 
     def close(self) -> None:
         """Give the graphs' memory back."""

@@ -113,6 +113,14 @@ class LiteRtChat:
             results["hidden"] = (-1, _width(self._bundle.manifest.model))
         self._graph = LiteRtModel(self._bundle, GRAPH, self._threads, inputs, results)
         self._capacity = min(_ROOM, self._context)
+        if not package.maintained:
+            from sottovoce.engines.litert_proof import prove_chat
+
+            try:
+                prove_chat(self._bundle, package, self)
+            except BaseException:
+                self.close()
+                raise
 
     def _check_memory(self, available: int | None) -> None:
         """Raises EngineError with both numbers where the weights and the whole context would not fit."""
