@@ -6,6 +6,7 @@ held.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from sottovoce_compiler.families import UnsupportedModelError, language_model
 from sottovoce_compiler.families.causal import CausalModel
 from sottovoce_compiler.lowerings.formats import CHAT_PRECISIONS, chat_lowering, first_made, measurable
 from sottovoce_compiler.lowerings.lowered import Lowered
+from sottovoce_compiler.memory.fit import require_fit
+from sottovoce_compiler.memory.neighbour import read_neighbour
+from sottovoce_compiler.memory.planning import plan_chat
 from sottovoce_compiler.pack import canonical_json, write_bundle
 from sottovoce_compiler.report.adaptation import adapter_section, text_adaptation
 from sottovoce_compiler.report.answers import measure_answers
@@ -62,6 +66,7 @@ def compile_chat(
     texts = read_texts(request.eval) if request.eval else builtin_text()
     with workspace(output) as work, measurable(form):
         draft = _draft(request, form, precision, model, checkpoint, work, progress)
+    memory = predicted_memory(request, form, precision, model, checkpoint)
         progress("measure artifact", 0)
         card = measure_chat(checkpoint, draft.path, texts, lambda done: progress("measure artifact", done))
         verdict = gate.check(card)
@@ -76,7 +81,7 @@ def compile_chat(
         formats = _compared(request, draft, card, model, checkpoint, texts, work / "other", progress)
         progress("seal", 0)
         files = {**draft.files, **chat_golden_files(draft.path)}
-        report = report_of(texts, card, verdict, draft.lowered) | {"calibration": draft.calibration}
+        report = report_of(texts, card, verdict, draft.lowered) | {"calibration": draft.calibration} | memory
         report |= adapter_section(adaptation)
         report |= {} if answers is None else {"answers": answers.to_json()}
         report |= {} if formats is None else {"formats": formats.to_json()}
@@ -181,6 +186,15 @@ def chat_format(request: Request) -> tuple[str, str]:
 
 def lower(
     request: Request,
+def predicted_memory(
+    request: Request, form: str, precision: str, model: CausalModel, checkpoint: Checkpoint
+) -> dict[str, Any]:
+    """What the report says of the memory that the bundle will take; DoesNotFitError where its target has less."""
+    plan_of = partial(plan_chat, request.target, form, model=model, checkpoint=checkpoint)
+    beside = None if request.beside is None else read_neighbour(request.beside)
+    return require_fit(checkpoint.name, request.target, precision, plan_of, CHAT_PRECISIONS[form], beside)
+
+
     form: str,
     precision: str,
     model: CausalModel,

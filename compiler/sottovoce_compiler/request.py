@@ -43,6 +43,7 @@ class Request:
     calibrate: bool = True  # weigh columns by how strongly they are driven, where a precision searches
     calibration: TextSet | None = None  # on this text; None: on random tokens
     compare_formats: bool = False  # language models: measure the other format beside it, for the report
+    beside: Path | None = None  # another bundle, for which there shall be memory too
     timings: bool = False  # record how fast it is here, which no two compiles measure alike
 
 

@@ -6,6 +6,7 @@ held, for the text and then for the stream.
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from sottovoce_compiler.families.whisper_tensors import check_tensors
 from sottovoce_compiler.lowerings.formats import SPEECH_PRECISIONS, first_made, measurable, speech_lowering
 from sottovoce_compiler.lowerings.lowered import Lowered
 from sottovoce_compiler.lowerings.parts import by_part, in_words
+from sottovoce_compiler.memory.fit import require_fit
+from sottovoce_compiler.memory.neighbour import read_neighbour
+from sottovoce_compiler.memory.planning import plan_speech
 from sottovoce_compiler.pack import canonical_json, write_bundle
 from sottovoce_compiler.report.adaptation import adapter_section, speech_adaptation
 from sottovoce_compiler.report.artifact import bundle_transcriber
@@ -49,6 +53,7 @@ def compile_speech(
     check_tensors(checkpoint, spec)
     dataset = read_manifest(request.eval) if request.eval else builtin_set()
     gate_limits = gate_from({**request.target.gate, **request.limits})
+    memory = predicted_memory(request, checkpoint, spec)
     with workspace(output) as work, measurable(speech_format(request)[0]):
         progress("lower", 0)
         if not spec.alignment_heads_known:
@@ -73,7 +78,7 @@ def compile_speech(
         progress("seal", 0)
         golden = golden_files(draft, builtin_set())
         drift = timestamp_drift(checkpoint, spec.alignment_heads, draft, dataset)
-        report = report_of(dataset, gate, drift, lowered) | stream
+        report = report_of(dataset, gate, drift, lowered) | stream | memory
         report |= adapter_section(adaptation)
         write_bundle(output, fields, {**files, **golden, "report.json": canonical_json(report)})
     return Compiled.at(output, report, gate, () if adaptation is None else (adaptation.table(),))
@@ -117,6 +122,14 @@ def lower(
 
 def common_files(checkpoint: Checkpoint) -> dict[str, bytes | Path]:
     """What a speech bundle has in every format: the token table and the voice activity detector."""
+def predicted_memory(request: Request, checkpoint: Checkpoint, spec: WhisperSpec) -> dict[str, Any]:
+    """What the report says of the memory that the bundle will take; DoesNotFitError where its target has less."""
+    form, precision = speech_format(request)
+    plan_of = partial(plan_speech, request.target, form, spec=spec)
+    beside = None if request.beside is None else read_neighbour(request.beside)
+    return require_fit(checkpoint.name, request.target, precision, plan_of, SPEECH_PRECISIONS[form], beside)
+
+
     table = [token.encode() if isinstance(token, str) else token for token in checkpoint.vocabulary]
     return {TOKENS: pack_tokens(table), VAD: fetch_component(SILERO_VAD)}
 

@@ -4,7 +4,9 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from sottovoce.errors import InputError
 from sottovoce_compiler.commands.stages import stage_progress
@@ -65,6 +67,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "q8_0 and int4 is q4_k_m; for speech also by part: encoder=int8,decoder=int4,head=int8",
     )
     parser.add_argument(
+    parser.add_argument(
+        "--beside",
+        metavar="BUNDLE",
+        help="another bundle that shall fit the target's memory too, both loaded at once: speech and chat on one board",
+    )
         "--adapter", metavar="DIR", help="a LoRA adapter as PEFT saves it, merged into the weights before anything else"
     )
     parser.add_argument(
@@ -144,6 +151,7 @@ def run(args: argparse.Namespace) -> int:
         timings=args.timings,
     )
     try:
+        beside=Path(args.beside) if args.beside else None,
         with stage_progress() as progress:
             compiled = compile_model(request, progress)
     except GateError as error:
@@ -169,4 +177,14 @@ def _print(compiled: Compiled, as_json: bool) -> None:
         print(json.dumps(found, indent=2, ensure_ascii=False))
         return
     show([*compiled.gate.tables(), *compiled.tables], sys.stdout)
-    print(f"\n{compiled.bundle}: {compiled.bytes / 1e6:.1f} MB")
+    print(f"\n{compiled.bundle}: {compiled.bytes / 1e6:.1f} MB{_memory(compiled.report)}")
+
+
+def _memory(report: Mapping[str, Any]) -> str:
+    """What the report predicts, in words."""
+    if (memory := report.get("memory")) is None:
+        return ""
+    said = f"; in memory at most {memory['most_mb']:.0f}"
+    if (beside := memory.get("beside")) is not None:
+        said += f", with {beside['name']} {beside['together_mb']:.0f}"
+    return f"{said} of the {memory['usable_mb']:.0f} MB that its target has for programs"

@@ -39,15 +39,7 @@ def lower_gguf(
     """
     spec, mix = model.spec, mix_of(precision)
     graph = graph_of(spec, checkpoint.name)
-    choices = plan(
-        mix,
-        graph.architecture,
-        _shapes(model),
-        layers=spec.layers,
-        heads=spec.heads,
-        kv_heads=spec.kv_heads,
-        importance=importance is not None,
-    )
+    choices = tensor_choices(model, graph.architecture, precision, importance=importance is not None)
     chosen = {choice.name: choice for choice in choices}
     total, done = sum(prod(choice.shape) for choice in choices), 0
     threads = os.cpu_count() or 1
@@ -76,6 +68,21 @@ def lower_gguf(
         weights=_weights(mix, choices, path, importance is not None),
         notes=notes,
         packages=("gguf",),
+    )
+
+
+def tensor_choices(model: CausalModel, architecture: str, precision: str, *, importance: bool) -> tuple[Choice, ...]:
+    """The format that every tensor of `model` gets in `precision`; no weight is read. Raises InputError for an unknown
+    precision."""
+    spec = model.spec
+    return plan(
+        mix_of(precision),
+        architecture,
+        _shapes(model),
+        layers=spec.layers,
+        heads=spec.heads,
+        kv_heads=spec.kv_heads,
+        importance=importance,
     )
 
 

@@ -1,0 +1,44 @@
+"""Which plan a request has: that of its model's kind in its format; None for a format whose memory is not known.
+
+Nothing is read but shapes, so that a model that cannot fit is refused before its weights are touched.
+"""
+
+from sottovoce.streaming.options import StreamOptions
+from sottovoce_compiler.families.causal import CausalModel
+from sottovoce_compiler.families.whisper import WhisperSpec
+from sottovoce_compiler.lowerings.gguf.lowering import tensor_choices
+from sottovoce_compiler.lowerings.gguf.model import graph_of
+from sottovoce_compiler.lowerings.onnx.causal_recipe import causal_recipe
+from sottovoce_compiler.lowerings.onnx.recipe import recipe
+from sottovoce_compiler.memory.causal_gguf import plan_causal_gguf
+from sottovoce_compiler.memory.causal_onnx import plan_causal_onnx
+from sottovoce_compiler.memory.plan import MemoryPlan
+from sottovoce_compiler.memory.whisper_onnx import plan_whisper_onnx
+from sottovoce_compiler.sources.checkpoint import Checkpoint
+from sottovoce_targets import Target
+
+
+def plan_speech(target: Target, form: str, precision: str, spec: WhisperSpec) -> MemoryPlan | None:
+    """The plan of a speech model for `target`. Raises InputError where no block of weights divides its rows."""
+    if form != "onnx":
+        return None
+    window = target.stream.get("window", StreamOptions().window)
+    chosen = recipe(precision, target.arch, frozenset(target.instructions), spec.row_unit)
+    return plan_whisper_onnx(spec, chosen, window)
+
+
+def plan_chat(
+    target: Target, form: str, precision: str, model: CausalModel, checkpoint: Checkpoint
+) -> MemoryPlan | None:
+    """The plan of a language model for `target`. Raises InputError or UnsupportedModelError as lowering it would."""
+    spec = model.spec
+    if form == "gguf":
+        graph = graph_of(spec, checkpoint.name)
+        choices = tensor_choices(model, graph.architecture, precision, importance=False)
+        context = min(target.chat.context, graph.context)
+        return plan_causal_gguf(spec, choices, context, target.arch, target.instructions)
+    if form == "onnx" and checkpoint.tokenizer_file is not None:
+        chosen = causal_recipe(precision, target.arch, frozenset(target.instructions), spec)
+        tokenizer = checkpoint.tokenizer_file.stat().st_size
+        return plan_causal_onnx(spec, chosen, min(target.chat.context, spec.context), tokenizer)
+    return None
