@@ -17,6 +17,7 @@ from sottovoce.errors import InputError
 from sottovoce_compiler.adapter import placed
 from sottovoce_compiler.families import SPEECH, family_of, language_model
 from sottovoce_compiler.finetune.adapter_folder import load_adapter
+from sottovoce_compiler.finetune.data.augment import ways_of
 from sottovoce_compiler.finetune.data.dataset import TextData, TextOptions
 from sottovoce_compiler.finetune.data.speech import SpeechData, SpeechOptions
 from sottovoce_compiler.finetune.model import TrainingModel
@@ -151,6 +152,8 @@ def _prepare_text(checkpoint: Checkpoint, settings: Settings) -> Prepared:
         max_tokens=settings.context,
         overflow=settings.too_long,  # type: ignore[arg-type]
         answer_marker=settings.answer_marker,
+        earlier_answers=settings.earlier_answers,  # type: ignore[arg-type]
+        variables=settings.variables(),
         eval_fraction=settings.eval_fraction,
         seed=settings.seed,
         date=datetime.fromisoformat(settings.day) if settings.day else None,
@@ -184,7 +187,12 @@ def _prepare_text(checkpoint: Checkpoint, settings: Settings) -> Prepared:
 def _prepare_speech(checkpoint: Checkpoint, settings: Settings) -> Prepared:
     targets = profile_of("whisper").targets(target_names(settings))
     path = _file(settings.data)
-    chosen = SpeechOptions(settings.too_long, settings.eval_fraction, settings.seed)  # type: ignore[arg-type]
+    chosen = SpeechOptions(
+        settings.too_long,  # type: ignore[arg-type]
+        settings.eval_fraction,
+        settings.seed,
+        ways_of(settings.augment or "none"),
+    )
     data = SpeechData.load(
         path, checkpoint, chosen, eval_data=_file(settings.eval_data) if settings.eval_data else None
     )

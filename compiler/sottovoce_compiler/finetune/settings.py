@@ -10,16 +10,18 @@ import json
 import math
 import tomllib
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 from sottovoce.errors import InputError
+from sottovoce_compiler.finetune.data.augment import ways_of
 
 Kind = Literal["text", "speech"]
 
+AUGMENT = "speed,join"  # of speech, where nobody chose
 DEVICE_DTYPES = {"cpu": "bfloat16", "cuda": "bfloat16"}
 PATHS = ("data", "eval_data", "from_adapter")  # relative to the file that names them
 MAX_CONFIG_BYTES = 1 << 20
@@ -40,6 +42,7 @@ class Option:
     above: bool = False  # `low` itself is not allowed
     choices: tuple[str, ...] = ()
     metavar: str = ""
+    check: Callable[[str], object] | None = None  # raises InputError for a text that cannot be
 
 
 GROUPS = {
@@ -52,6 +55,16 @@ GROUPS = {
 
 def _of(default: Any, group: str, help: str, **more: Any) -> Any:
     return field(default=default, metadata={"option": Option(group, help, **more)})
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SettingsError(f"template_variables = {text!r:.80}: {error}") from None
+    if not isinstance(found, dict):
+        raise SettingsError(f"template_variables = {text!r:.80}; a JSON object is needed")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +88,28 @@ class Settings:
     )
     day: str | None = _of(
         None, "data", "the day that a chat template writes, where it does; default: today", metavar="YYYY-MM-DD"
+    )
+    earlier_answers: str = _of(
+        "leave",
+        "data",
+        "answers before the last that a template writes otherwise by then (without their thinking): left out, or "
+        "learned in examples of their own",
+        choices=("leave", "separate"),
+    )
+    template_variables: str | None = _of(
+        None,
+        "data",
+        "what else a chat template may read, as '{\"enable_thinking\": false}'",
+        metavar="JSON",
+        check=_object,
+    )
+    augment: str | None = _of(
+        None,
+        "data",
+        "learn recordings at other speeds too (speed), and after each other (join), or as they are (none); "
+        f"default: {AUGMENT}",
+        metavar="WAYS",
+        check=ways_of,
     )
     packing: bool | None = _of(None, "data", "short examples share a row, unpadded and apart; default: where it pays")
 
@@ -143,17 +178,24 @@ class Settings:
             allowed = "loss or wer" if speech else "loss or exact_match"
             raise SettingsError(f"measure = {measure!r} does not go with {kind}; choose {allowed}")
         dtype = DEVICE_DTYPES[device] if self.dtype == "auto" else self.dtype
+        if self.augment is not None and not speech:
+            raise SettingsError(f"augment = {self.augment!r:.80} is for recordings, and does not go with {kind}")
         if dtype == "float16" and device == "cpu":
             raise SettingsError("dtype = 'float16' needs a GPU; on a CPU choose bfloat16 or float32")
         return replace(
             self,
             alpha=2.0 * self.rank if self.alpha is None else self.alpha,
+            augment=(self.augment or AUGMENT) if speech else None,
             batch_tokens=self.batch_tokens or (4096 if speech else 2048),
             learning_rate=self.learning_rate or (5e-4 if speech else 1e-3),
             measure=measure,
             dtype=dtype,
             device=device,
         )
+
+    def variables(self) -> dict[str, Any]:
+        """`template_variables` by name."""
+        return _object(self.template_variables or "{}")
 
     def unmeasured(self) -> "Settings":
         """The settings where no example can be held back. Raises SettingsError where something was to be measured."""
@@ -234,6 +276,11 @@ def _check(name: str, value: Any) -> None:
         raise SettingsError(f"{name} = {value!r:.80}; {wanted} is needed")
     if option.choices and value not in option.choices:
         raise SettingsError(f"{name} = {value!r:.80}; choose {', '.join(option.choices)}")
+    if option.check is not None:
+        try:
+            option.check(value)
+        except InputError as error:
+            raise SettingsError(str(error)) from None
     if plain in (int, float) and not (_above(value, option) and value <= option.high and math.isfinite(value)):
         raise SettingsError(f"{name} = {value}; {_range(option)} is allowed")
 

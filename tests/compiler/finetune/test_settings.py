@@ -51,6 +51,8 @@ def test_the_command_line_stands_over_the_file(tmp_path: Path) -> None:
         ({"eval_fraction": 0.95}, "eval_fraction = 0.95; at least 0 and up to 0.9"),
         ({"data": 3}, "data = 3; text"),
         ({"epochs": None}, "epochs = None; a whole number"),
+        ({"augment": "speed,echo"}, "augment = 'speed,echo'; 'echo' is none of speed, join (or none)"),
+        ({"earlier_answers": "all"}, "earlier_answers = 'all'; choose leave, separate"),
     ],
 )
 def test_a_value_that_cannot_be_is_named_with_what_can(values: dict[str, Any], said: str) -> None:
@@ -103,6 +105,16 @@ def test_patience_and_measures_need_something_to_measure_on() -> None:
     for changes in ({"patience": 2}, {"measure": "exact_match"}):
         with pytest.raises(SettingsError, match="needs something to measure on"):
             Settings(eval_fraction=0.0, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("given", "said"), [("{no", "Expecting"), ("[1]", "a JSON object is needed")])
+def test_what_a_template_reads_is_an_object(given: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=f"template_variables = .*{said}"):
+        from_values({"template_variables": given}, "my.toml")
+    assert from_values({"template_variables": '{"enable_thinking": false}'}, "x").variables() == {
+        "enable_thinking": False
+    }
+    assert from_values({}, "x").variables() == {}
 
 
 def test_every_option_has_a_group_and_says_what_it_does() -> None:

@@ -6,13 +6,12 @@ weights, and nothing of batches.
 """
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sottovoce.audio import SAMPLE_RATE, load_audio
 from sottovoce.decoding.grammar import TIMESTAMP_STEP, Tokens
@@ -20,6 +19,7 @@ from sottovoce.errors import InputError
 from sottovoce.pieces import Piece
 from sottovoce.tokens import TokenTable
 from sottovoce_compiler.families.whisper import WhisperSpec, whisper_spec
+from sottovoce_compiler.finetune.data.augment import Samples, Spoken, Utterance, more_of
 from sottovoce_compiler.finetune.data.dataset import OVERFLOWS, Overflow
 from sottovoce_compiler.finetune.data.example import Example
 from sottovoce_compiler.finetune.data.lines import Faults, Lines, check_lines
@@ -30,8 +30,6 @@ from sottovoce_compiler.lowerings.onnx.whisper import SAMPLES_PER_FRAME
 from sottovoce_compiler.report.normalize import counts_characters
 from sottovoce_compiler.sources.checkpoint import Checkpoint
 
-Samples = NDArray[np.float32]
-
 LEAD_SAMPLES: Final = Piece(np.zeros(0, np.float32), 0).lead  # of silence that the device puts before a recording
 LONGEST: Final = 29.0  # seconds: what the runtime decodes as one piece
 SHORTEST: Final = 0.1
@@ -41,11 +39,12 @@ SHORTEST: Final = 0.1
 class SpeechOptions:
     """What is longer than a piece, or than the decoder's context, is refused or dropped, as `overflow` says: without
     knowing where its words are, a recording cannot be cut. `eval_fraction` of the data is kept to measure on, chosen by
-    `seed`."""
+    `seed`. Of the others `ways` of `augment.py` make more."""
 
     overflow: Overflow = "error"
     eval_fraction: float = 0.0
     seed: int = 0
+    ways: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.overflow not in OVERFLOWS:
@@ -74,22 +73,37 @@ class Recording:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SpeechExample:
-    """A recording and what is said in it: `plain` without timestamps, `timed` with them, as the device decodes by
-    default. Which of them is the truth is told by neither: timestamps are fed, but not learned."""
+    """What is said in a sound: `plain` without timestamps, `timed` with them, as the device decodes by default. Which
+    of them is the truth is told by neither: timestamps are fed, but not learned."""
 
-    recording: Recording
-    seconds: float
-    sound: bytes  # digest of the samples
-    text: str
-    language: str | None
-    task: str
+    utterance: Utterance
     plain: Example
     timed: Example
 
     @property
+    def seconds(self) -> float:
+        """How long it is."""
+        return self.utterance.seconds
+
+    @property
+    def text(self) -> str:
+        """All that is said."""
+        return self.utterance.text
+
+    @property
+    def language(self) -> str | None:
+        """Its code; None where the model knows but English."""
+        return self.utterance.language
+
+    @property
+    def task(self) -> str:
+        """ "transcribe" or "translate"."""
+        return self.utterance.task
+
+    @property
     def line(self) -> int:
         """Where it stands in the data."""
-        return self.plain.line
+        return self.utterance.line
 
     @property
     def labelled(self) -> int:
@@ -98,11 +112,11 @@ class SpeechExample:
 
     def digest(self, salt: bytes = b"") -> bytes:
         """16 bytes that tell apart what is learned from what."""
-        return hashlib.blake2b(salt + self.sound + self.plain.digest(), digest_size=16).digest()
+        return hashlib.blake2b(salt + self.utterance.digest + self.plain.digest(), digest_size=16).digest()
 
     def heard(self) -> Samples:
         """The samples as the encoder hears them on the device: with a little silence before."""
-        return Piece(self.recording.load(), 0).padded()
+        return Piece(self.utterance.sound.load(), 0).padded()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,6 +160,7 @@ class SpeechData:
                 raise InputError(
                     f"{name.name}: nothing is left to use of {lines.count} lines, {making.dropped} dropped"
                 )
+        split = replace(split, train=(*split.train, *making.more(split.train)))
         count = lines.count + (others.count if others else 0)
         report = SpeechReport.of(count, split, making.dropped)
         return cls(split.train, split.eval, report, spec, making.coder.steering, making.coder.table)
@@ -164,27 +179,31 @@ class Coder:
         texts = [token if isinstance(token, bytes) else b"" for token in checkpoint.vocabulary]
         return cls(TokenTable(texts, spec.tokens.end), Tokens.of(spec.generation_json(), spec.vocab_size))
 
-    def examples(self, line: SpeechLine, seconds: float) -> tuple[Example, Example]:
+    def examples(self, utterance: Utterance) -> tuple[Example, Example]:
         """Without and with timestamps. Raises InputError for a language or a task that the model does not have."""
-        known, language = self.steering.languages, line.language
+        known, language = self.steering.languages, utterance.language
         if not known and language not in (None, "en"):
             raise InputError(f"language: {language!r}; this model is English only")
         if known and language is None:
             raise InputError('language: is missing; a multilingual model is told what it hears, as "language": "en"')
         # Words begin with a space, the first too; scripts that have no spaces between words have none there either.
-        text = self.table.encode(line.text.strip() if counts_characters(language) else f" {line.text.strip()}")
-        plain = self.steering.prompt(language, line.task, timestamps=False)
-        timed = self.steering.prompt(language, line.task, timestamps=True)
-        begin, end = self.steering.timestamp_begin, self.steering.end
-        last = begin + round(seconds / TIMESTAMP_STEP)
+        before = "" if counts_characters(language) else " "
+        texts = [self.table.encode(before + one.text.strip()) for one in utterance.spoken]
+        prompt = self.steering.prompt(language, utterance.task, timestamps=False)
+        timed = self.steering.prompt(language, utterance.task, timestamps=True)
+        learned = [False] * len(timed)
+        for text, one in zip(texts, utterance.spoken, strict=True):
+            timed = [*timed, self._timestamp(one.start), *text, self._timestamp(one.end)]
+            learned += [False, *[True] * len(text), False]
+        plain = [token for text in texts for token in text]
+        end = self.steering.end
         return (
-            Example.of([*plain, *text, end], [False] * len(plain) + [True] * (len(text) + 1), line.line),
-            Example.of(
-                [*timed, begin, *text, last, end],
-                [False] * (len(timed) + 1) + [True] * len(text) + [False, True],
-                line.line,
-            ),
+            Example.of([*prompt, *plain, end], [False] * len(prompt) + [True] * (len(plain) + 1), utterance.line),
+            Example.of([*timed, end], [*learned, True], utterance.line),
         )
+
+    def _timestamp(self, seconds: float) -> int:
+        return self.steering.timestamp_begin + round(seconds / TIMESTAMP_STEP)
 
 
 class _Making:
@@ -218,16 +237,35 @@ class _Making:
         """None for one that is dropped. Raises InputError for one that cannot be used."""
         first, last = _bounds(line, len(samples))
         seconds = (last - first) / SAMPLE_RATE
-        plain, timed = self.coder.examples(line, seconds)
-        too_long = self._too_long(seconds, timed)
+        sound = hashlib.blake2b(np.ascontiguousarray(samples[first:last], "<f4").tobytes(), digest_size=16).digest()
+        utterance = Utterance(
+            Recording(line.audio, line.start, line.end),
+            seconds,
+            sound,
+            (Spoken(line.text, 0.0, seconds),),
+            line.language,
+            line.task,
+            line.line,
+        )
+        made = SpeechExample(utterance, *self.coder.examples(utterance))
+        too_long = self._too_long(seconds, made.timed)
         if too_long and self._options.overflow == "error":
             raise InputError(f"{too_long}; cut it with start and end, or drop such lines")
         if too_long:
             self.dropped += 1
             return None
-        sound = hashlib.blake2b(np.ascontiguousarray(samples[first:last], "<f4").tobytes(), digest_size=16).digest()
-        recording = Recording(line.audio, line.start, line.end)
-        return SpeechExample(recording, seconds, sound, line.text, line.language, line.task, plain, timed)
+        return made
+
+    def more(self, examples: Sequence[SpeechExample]) -> list[SpeechExample]:
+        """What the options make of examples, those that are too long left out."""
+        made = more_of([one.utterance for one in examples], self._options.ways, self._options.seed, self._fits)
+        return [SpeechExample(one, *self.coder.examples(one)) for one in made]
+
+    def _fits(self, utterance: Utterance) -> bool:
+        # What is too long to be heard is not encoded first.
+        return utterance.seconds <= self._longest and not self._too_long(
+            utterance.seconds, self.coder.examples(utterance)[1]
+        )
 
     def _too_long(self, seconds: float, timed: Example) -> str | None:
         if seconds > self._longest:

@@ -108,7 +108,7 @@ class SpeechTask:
         for group in _groups(order, examples):
             options = TranscribeOptions(task=examples[group[0]].task, language="en", temperature=(0.0,))
             decoder = PieceDecoder(engine, self.steering, self.table, options)
-            begun = decoder.begin([Piece(examples[at].recording.load(), 0) for at in group])
+            begun = decoder.begin([Piece(examples[at].utterance.sound.load(), 0) for at in group])
             found = decoder.decode(begun, [examples[at].language or "en" for at in group])
             for at, segments in zip(group, found, strict=True):
                 texts[at] = "".join(segment.text for segment in segments).strip()
@@ -193,12 +193,12 @@ class _Cache:
 
     def features(self, example: SpeechExample) -> LogMel:
         """Its spectrogram, with the device's silence before and behind."""
-        if (kept := self._kept.get(example.sound)) is not None:
+        if (kept := self._kept.get(example.utterance.digest)) is not None:
             return kept
         found = self.hear(torch.from_numpy(example.heard()))
         if found.values.nbytes <= self._left:
             self._left -= found.values.nbytes
-            self._kept[example.sound] = found
+            self._kept[example.utterance.digest] = found
         return found
 
     def hear(self, samples: torch.Tensor) -> LogMel:

@@ -11,9 +11,9 @@ import soundfile
 
 from sottovoce.errors import InputError
 from sottovoce_compiler.families.whisper import whisper_spec
+from sottovoce_compiler.finetune.data.augment import Spoken, Utterance
 from sottovoce_compiler.finetune.data.lines import DataError
-from sottovoce_compiler.finetune.data.records import SpeechLine
-from sottovoce_compiler.finetune.data.speech import LEAD_SAMPLES, Coder, SpeechData, SpeechOptions
+from sottovoce_compiler.finetune.data.speech import LEAD_SAMPLES, Coder, Recording, SpeechData, SpeechOptions
 from sottovoce_compiler.sources import Checkpoint, resolve
 
 from ...whisper_case import CONFIG, VOCABULARY, checkpoint_of, random_model, sweep
@@ -131,9 +131,48 @@ def test_an_english_model_takes_english_alone(tmp_path: Path) -> None:
 
 def test_scripts_without_spaces_begin_without_one(checkpoint: Checkpoint) -> None:
     coder = Coder.of(checkpoint, whisper_spec(checkpoint))
-    japanese = SpeechLine(1, Path("a.wav"), "a.wav", "はい", "ja")
-    plain, _ = coder.examples(japanese, 1.0)
+    sound = Recording(Path("a.wav"))
+    japanese = Utterance(sound, 1.0, b"", (Spoken("はい", 0.0, 1.0),), "ja", "transcribe", 1)
+    plain, _ = coder.examples(japanese)
     assert bytes(plain.ids[4:-1].tolist()).decode() == "はい"
+
+
+def test_what_is_learned_is_also_learned_at_other_speeds_and_after_another(
+    tmp_path: Path, checkpoint: Checkpoint
+) -> None:
+    file = write(tmp_path, line(record(tmp_path, "a.wav", 0.6), "ab"), line(record(tmp_path, "b.wav", 0.3), "cd"))
+    plain = SpeechData.load(file, checkpoint)
+    data = SpeechData.load(file, checkpoint, SpeechOptions(ways=("speed", "join")))
+    assert [one.plain.ids.tolist() for one in data.train[:2]] == [one.plain.ids.tolist() for one in plain.train]
+    slow, fast = data.train[2:4]
+    assert (slow.seconds, fast.seconds) == (pytest.approx(0.6 / 0.9), pytest.approx(0.6 / 1.1))
+    assert slow.heard().size == pytest.approx(LEAD_SAMPLES + 16_000 * 0.6 / 0.9, abs=2)
+    assert slow.plain.ids.tolist() == plain.train[0].plain.ids.tolist()
+    joined = data.train[6]
+    assert joined.text in ("ab ab", "ab cd") and joined.plain.ids.tolist()[4:-1] == list(f" {joined.text}".encode())
+    begins = joined.utterance.spoken[1].start
+    assert joined.heard().size == pytest.approx(LEAD_SAMPLES + 16_000 * joined.seconds, abs=2)
+    assert joined.timed.ids.tolist()[3:] == [
+        *(TIME, *b" ab", TIME + 30),
+        *(TIME + round(begins / 0.02), *f" {joined.text.split()[1]}".encode(), TIME + round(joined.seconds / 0.02)),
+        END,
+    ]
+    assert joined.timed.learned.tolist()[3:] == [False, *[True] * 3, False, False, *[True] * 3, False, True]
+
+
+def test_of_what_is_measured_on_nothing_more_is_made(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    file = write(tmp_path, *(line(record(tmp_path, f"{at}.wav", 0.2 + at / 50), f"t{at}") for at in range(6)))
+    data = SpeechData.load(file, checkpoint, SpeechOptions(eval_fraction=0.3, seed=5, ways=("speed", "join")))
+    held = {one.text for one in data.eval}
+    assert len(data.eval) == 2 and len(data.train) == 4 * 4
+    assert not any(part.text in held for one in data.train for part in one.utterance.spoken)
+
+
+def test_two_that_are_too_long_together_are_not_joined(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    longest = CONFIG["max_source_positions"] / 50
+    file = write(tmp_path, line(record(tmp_path, "a.wav", 0.6 * longest), "ab"))
+    data = SpeechData.load(file, checkpoint, SpeechOptions(ways=("speed", "join")))
+    assert [round(one.seconds / longest, 2) for one in data.train] == [0.6, 0.67, 0.55]
 
 
 def test_the_split_is_by_seed_and_duplicates_are_on_one_side(tmp_path: Path, checkpoint: Checkpoint) -> None:

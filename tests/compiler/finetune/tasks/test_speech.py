@@ -13,6 +13,7 @@ import soundfile
 import torch
 
 from sottovoce_compiler.families.whisper import whisper_spec
+from sottovoce_compiler.finetune.data.augment import Spoken
 from sottovoce_compiler.finetune.data.speech import SpeechData, SpeechOptions
 from sottovoce_compiler.finetune.model.decoder import Kept
 from sottovoce_compiler.finetune.model.whisper import WhisperTraining
@@ -166,7 +167,10 @@ def test_errors_are_those_of_what_the_model_says(checkpoint: Checkpoint, file: P
 
 def replace_texts(task: SpeechTask, texts: list[str]) -> SpeechTask:
     """The task with other truths; an empty one cannot be judged, and is replaced by a word that is not said."""
-    examples = [replace(one, text=text) for one, text in zip(task.evaluation, texts, strict=True)]
+    examples = [
+        replace(one, utterance=replace(one.utterance, spoken=(Spoken(text, 0.0, one.seconds),)))
+        for one, text in zip(task.evaluation, texts, strict=True)
+    ]
     return SpeechTask(task.train, examples, task.spec, task.steering, task.table, task.settings, task.name)
 
 
