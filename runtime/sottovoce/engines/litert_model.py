@@ -4,6 +4,8 @@ Knows the interpreter (`ai-edge-litert`, or the older `tflite-runtime` where a d
 Inputs lie in the interpreter's own memory: what is put there stays from run to run, until a size changes.
 """
 
+import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -108,7 +110,8 @@ class LiteRtModel:
             for name, size in sizes.items():
                 if name in changed:
                     self._run.resize_tensor_input(self._inputs[name], size)
-            self._run.allocate_tensors()
+            with _without_notice():
+                self._run.allocate_tensors()
         self._sizes = before | dict(sizes)
         return True
 
@@ -159,6 +162,30 @@ def _source(bundle: Bundle, name: str) -> dict[str, Any]:
     with location.path.open("rb") as file:
         file.seek(location.offset)
         return {"model_content": file.read(location.size)}
+
+
+@contextmanager
+def _without_notice() -> Iterator[None]:
+    """Leaves out what LiteRT writes to stderr of its own accord when its fast kernels are first used: it is no news to
+    a user. All else that is written meanwhile, by whomever, follows afterwards."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # a process without stderr
+        yield
+        return
+    try:
+        with tempfile.TemporaryFile() as written:
+            os.dup2(written.fileno(), 2)
+            try:
+                yield
+            finally:
+                os.dup2(kept, 2)
+                written.seek(0)
+                for line in written:
+                    if not line.startswith(b"INFO: "):
+                        os.write(2, line)
+    finally:
+        os.close(kept)
 
 
 @contextmanager

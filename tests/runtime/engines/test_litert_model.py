@@ -1,5 +1,7 @@
 """What opens a graph: which package, what a wrong file says, what becomes of sizes."""
 
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -100,6 +102,25 @@ def test_a_file_that_memory_has_no_room_for_is_refused_with_the_way_out(
     monkeypatch.setattr("sottovoce.engines.litert_model.available_bytes", lambda: 10)
     with pytest.raises(EngineError, match="unpack the bundle to a folder"):
         opened(tmp_path, doubled(tmp_path))
+
+
+def test_the_notice_of_the_fast_kernels_is_left_out_and_other_words_are_not(tmp_path: Path) -> None:
+    code = f"""
+import os, sys
+sys.path[:0] = {sys.path!r}
+from sottovoce.bundle import open_bundle
+from sottovoce.engines import litert_model
+graph = litert_model.LiteRtModel(open_bundle({str(tmp_path / "b.svb")!r}), "double.tflite", 1, {INPUTS}, {RESULTS})
+with litert_model._without_notice():
+    os.write(2, b"INFO: fast\\nsomething is wrong\\n")
+graph.resize({{"x": (3, 2)}})
+os.close(2)
+graph.resize({{"x": (4, 2)}})
+graph.run()
+"""
+    opened(tmp_path, doubled(tmp_path))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "something is wrong\n")
 
 
 def versions(monkeypatch: pytest.MonkeyPatch, **installed: str) -> None:
