@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 from bundle_case import FILES, make_bundle
@@ -206,10 +207,10 @@ def test_a_widened_graph_computes_what_the_quantized_one_says(precision: str, tm
     out = tmp_path / "wide"
     out.mkdir()
     (out / "weights.bin").write_bytes(bundle.read("weights.bin"))
-    bytes_wide = browser(
-        "widen", model=str(tmp_path / "model.onnx"), weights=str(tmp_path / "weights.bin"), out=str(out)
-    )
-    assert bytes_wide > (tmp_path / "weights.bin").stat().st_size
+    files = {name: str(tmp_path / f"{name}.{end}") for name, end in (("model", "onnx"), ("weights", "bin"))}
+    assert browser("widen", **files, out=str(out)) > (tmp_path / "weights.bin").stat().st_size
+    left = {node.op_type for node in onnx.load(out / "model.onnx", load_external_data=False).graph.node}
+    assert "FusedMatMul" in left and "MatMulNBits" not in left
     quantized, wide = (_logits(folder / "model.onnx") for folder in (tmp_path, out))
     # The quantized kernel rounds what it multiplies with to 8 bits; widened, nothing is rounded.
     assert np.abs(quantized - wide).max() < 0.1 * np.abs(quantized).max()

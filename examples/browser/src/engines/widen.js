@@ -44,7 +44,7 @@ export function widen(model, weights) {
   const wide = nodes.filter((node) => node !== null)
   if (!wide.length) return null
   const places = placesOf(wide, stored)
-  const replaced = new Set(wide.flatMap(({ inputs }) => [inputs[1], inputs[2]]))
+  const replaced = new Set(wide.flatMap(({ inputs }) => inputs.slice(1, 4)))
   const made = fields.flatMap((field, i) => {
     const node = nodes[i]
     if (node) return wideNodes(node)
@@ -77,8 +77,8 @@ function readQuantized(node) {
   const [inputs, [output = '']] = [texts(1), texts(2)]
   const [rows, columns, bits, block] = [number('N'), number('K'), number('bits'), number('block_size')]
   const sound = Math.max(rows, columns) <= MAX_ROW && (bits === 4 || bits === 8) && block >= 16 && columns % block === 0
-  // Zero points and an order of columns, which no bundle of ours has, are left to ONNX Runtime.
-  if (!sound || inputs[3] || inputs[4]) return null
+  // An order of columns, which no bundle of ours has, is left to ONNX Runtime.
+  if (!sound || inputs[4]) return null
   return { inputs, output, rows, columns, bits, block }
 }
 
@@ -124,9 +124,10 @@ function placesOf(wide, stored) {
   const places = new Map()
   let offset = 0
   for (const node of wide) {
-    const [, codes = '', scales = ''] = node.inputs
+    const [, codes = '', scales = '', zeros = ''] = node.inputs
     check(stored.get(codes), UINT8, (node.rows * node.columns * node.bits) / 8, codes)
     check(stored.get(scales), FLOAT, (4 * node.rows * node.columns) / node.block, scales)
+    if (zeros) check(stored.get(zeros), UINT8, node.rows * zeroBytes(node), zeros)
     if (places.has(codes)) continue
     places.set(codes, { node, offset })
     offset += 4 * node.rows * node.columns
@@ -142,7 +143,8 @@ function placesOf(wide, stored) {
  * @param {string} name
  */
 function check(tensor, type, length, name) {
-  if (!tensor || tensor.type !== type || tensor.length !== length || !(tensor.offset >= 0) || tensor.offset % 4) {
+  const aligned = tensor && Number.isInteger(tensor.offset / 4) && tensor.offset >= 0
+  if (!aligned || tensor.type !== type || tensor.length !== length) {
     throw new BundleError(`a graph is damaged: ${printable(name)} does not fit its matrix`)
   }
 }
@@ -159,22 +161,28 @@ function widenedFile(places, stored, weights) {
     const codes = part(weights, stored.get(node.inputs[1] ?? ''))
     const scaleBytes = part(weights, stored.get(node.inputs[2] ?? ''))
     const scales = new Float32Array(scaleBytes.buffer, scaleBytes.byteOffset, scaleBytes.length / 4)
-    widenMatrix(codes, scales, node, new Float32Array(file.buffer, offset, node.rows * node.columns))
+    const zeros = node.inputs[3] ? part(weights, stored.get(node.inputs[3])) : null
+    widenMatrix(codes, scales, zeros, node, new Float32Array(file.buffer, offset, node.rows * node.columns))
   }
   return file
 }
 
 /**
- * Codes are unsigned; a block's zero is half of what the bits can hold. Of two codes of 4 bits in a byte the lower comes
- * first.
+ * Codes are unsigned: each block has a code that means zero, half of what the bits can hold where there is no list of
+ * them. Of two codes of 4 bits in a byte the lower comes first; a row of zeros begins with a whole byte.
  * @param {Uint8Array} codes
  * @param {Float32Array} scales
+ * @param {Uint8Array | null} zeros
  * @param {Quantized} node
  * @param {Float32Array} out
  */
-function widenMatrix(codes, scales, { bits, block }, out) {
-  const [zero, bytes] = [1 << (bits - 1), (block * bits) / 8]
+function widenMatrix(codes, scales, zeros, node, out) {
+  const { bits, block, columns } = node
+  const [bytes, blocks, stride] = [(block * bits) / 8, columns / block, zeroBytes(node)]
   scales.forEach((scale, i) => {
+    const [row, at] = [Math.floor(i / blocks), i % blocks]
+    const packed = zeros?.[row * stride + Math.floor((at * bits) / 8)] ?? (bits === 8 ? 0x80 : 0x88)
+    const zero = bits === 8 ? packed : (packed >> (4 * (at % 2))) & 15
     const [from, to] = [i * bytes, i * block]
     if (bits === 8) for (let j = 0; j < block; j++) out[to + j] = ((codes[from + j] ?? 0) - zero) * scale
     else {
@@ -185,6 +193,14 @@ function widenMatrix(codes, scales, { bits, block }, out) {
       }
     }
   })
+}
+
+/**
+ * Bytes of the zeros of one row.
+ * @param {Quantized} node
+ */
+function zeroBytes({ columns, block, bits }) {
+  return Math.ceil((columns / block) * (bits / 8))
 }
 
 /**

@@ -1,6 +1,6 @@
-"""A headless Chromium that a test drives, through its DevTools protocol over two pipes: no driver, no package.
+"""A headless Chromium that tests and the benchmark drive through its DevTools protocol, over two pipes: no package.
 
-Knows how to open a page, evaluate in it, hand files to it, and take its picture; knows nothing of what is tested. The
+Knows how to open a page, evaluate in it, hand files to it, and take its picture; knows nothing of what for. The
 protocol: chromedevtools.github.io/devtools-protocol; messages on the pipes end with a NUL.
 """
 
