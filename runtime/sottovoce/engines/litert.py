@@ -70,6 +70,12 @@ class Heard:
             (context + _SPARE_FRAMES) * shape.frame_samples,
         )
 
+    def sizes(self) -> dict[str, tuple[int, ...]]:
+        """Of the encoder's inputs."""
+        count = self.frames.size
+        frames = {"frames": (count,), "positions": (count,), "key_bias": (1, 1, 1, count)}
+        return {"audio": (1, self.samples), **frames}
+
 
 class LiteRtWhisper:
     """The engine of one bundle; see `engines.SpeechEngine`. Cheap to make; `load` opens the graphs."""
@@ -90,6 +96,8 @@ class LiteRtWhisper:
         cross = cross_shapes(self.shape)
         inputs = {"audio": (1, -1), "frames": (-1,), "positions": (-1,), "key_bias": (1, 1, 1, -1)}
         self._encoder = LiteRtModel(self._bundle, ENCODER, self._threads, inputs, cross)
+        # LiteRT lays weights out for its kernels when sizes are first known: now, and not at the first audio.
+        self._encoder.resize(Heard.of(_MIN_SAMPLES, self.shape, self._hearing).sizes())
         self._decoder = Decoder(self._bundle, self._threads, self.shape)
         if not (package := find_package()).maintained:
             from sottovoce.engines.litert_proof import prove_speech
@@ -140,9 +148,7 @@ class LiteRtWhisper:
         assert graph is not None  # `start` has loaded it
         samples = np.asarray(clip[: shape.max_frames * shape.frame_samples], np.float32)
         heard = Heard.of(max(samples.size, _MIN_SAMPLES), shape, self._hearing)
-        count = heard.frames.size
-        sizes = {"frames": (count,), "positions": (count,), "key_bias": (1, 1, 1, count)}
-        graph.resize({"audio": (1, heard.samples), **sizes})
+        graph.resize(heard.sizes())
         graph.put("audio", np.pad(samples, (0, heard.samples - samples.size)))
         graph.put("frames", heard.frames)
         graph.put("positions", heard.positions)

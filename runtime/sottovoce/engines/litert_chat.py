@@ -113,6 +113,8 @@ class LiteRtChat:
             results["hidden"] = (-1, _width(self._bundle.manifest.model))
         self._graph = LiteRtModel(self._bundle, GRAPH, self._threads, inputs, results)
         self._capacity = min(_ROOM, self._context)
+        # LiteRT lays weights out for its kernels when sizes are first known: now, and not at the first token.
+        self._resize(1, 1, {name: bias.shape for name, bias in self._sight.biases(0, 1, self._capacity).items()})
         if not package.maintained:
             from sottovoce.engines.litert_proof import prove_chat
 
@@ -123,9 +125,11 @@ class LiteRtChat:
                 raise
 
     def _check_memory(self, available: int | None) -> None:
-        """Raises EngineError with both numbers where the weights and the whole context would not fit."""
-        cache, files = self.shape.cache_bytes(self._context), self._bundle.manifest.files
-        needed = cache + (files[GRAPH].bytes if GRAPH in files else 0)
+        """Raises EngineError with both numbers where the weights, as the kernels lay them out, and the whole context
+        would not fit."""
+        cache, location = self.shape.cache_bytes(self._context), self._bundle.locate(GRAPH)
+        # Within a zip the file itself is in memory too; from a folder it is mapped, and goes where memory is short.
+        needed = cache + location.size * (2 if location.offset else 1)
         if available is not None and needed > available:
             raise EngineError(
                 f"the model needs about {needed // _MB} MB, {cache // _MB} MB of it for {self._context} positions; "

@@ -60,6 +60,9 @@ class Decoder:
         self._graph = self._open(bundle, threads)
         self._audios: list[Audio] = []  # those that are in the inputs
         self._rows: list[Row] = []  # those whose past is
+        # LiteRT lays weights out for its kernels when sizes are first known: now, and not at the first token.
+        nothing = Audio({}, np.zeros(1, np.float32))
+        self._graph.resize(self._sizes([self.row(nothing, 1)], [nothing], 1, 1))
 
     def _open(self, bundle: Bundle, threads: int) -> LiteRtModel:
         cache = (1, self._shape.heads, -1, self._shape.head_width)
