@@ -41,6 +41,7 @@ CHUNK = 1 << 20
 MAX_PATH = 500  # characters of a path shown in an error
 LLAMA_CPP, LITERT = "llama.cpp", "litert"
 _PACKAGES = {LLAMA_CPP: "'sottovoce[chat-wheel]'", LITERT: "'sottovoce[litert]'"}  # where an engine is not installed under its own name
+_DISTRIBUTIONS = {LITERT: "ai-edge-litert"}
 _NATIVE_TARGETS = {"x86": "linux-x86-64", "arm": "raspberry-pi-4"}  # need least of their kind
 
 
@@ -150,7 +151,7 @@ class Bundle:
         if installed is None:
             package = _PACKAGES.get(engine.name, engine.name)
             raise BundleError(f"needs {engine.name}, which is not installed: pip install {package}")
-        check_engine_version(engine, installed)
+        check_engine_version(engine, installed, _DISTRIBUTIONS.get(engine.name))
         if missing := cpu.missing(engine.cpu_features):
             raise BundleError(f"needs a processor with {', '.join(missing)}: {_way_out(target, cpu)}")
         if foreign := cpu.foreign(engine.cpu_features):

@@ -157,13 +157,14 @@ def check_runtime_version(needed: str, runtime_version: str) -> None:
         )
 
 
-def check_engine_version(engine: Engine, installed: str) -> None:
-    """Raises BundleError when `installed` lies outside the range the bundle was checked with, naming both."""
+def check_engine_version(engine: Engine, installed: str, package: str | None = None) -> None:
+    """Raises BundleError when `installed` lies outside the range the bundle was checked with, naming both, and the
+    `package` to install where it has another name than the engine."""
     low, high = engine.min_version, engine.max_version
     if release(installed) >= release(low) and (high is None or release(installed) < release(high)):
         return
-    wanted = f">={low}" + (f",<{high}" if high else "")
-    raise BundleError(f"needs {engine.name}{wanted}, installed is {installed}: pip install '{engine.name}{wanted}'")
+    wanted, name = f">={low}" + (f",<{high}" if high else ""), package or engine.name
+    raise BundleError(f"needs {engine.name}{wanted}, installed is {installed}: pip install '{name}{wanted}'")
 
 
 def _check_format(found: int, needed: str, runtime_version: str) -> None:
