@@ -1,7 +1,7 @@
 """Rounds over several openings of the systems.
 
-Where a session's weights happen to lie in memory makes its steps faster or slower by up to a tenth for as long as it
-lives. So all systems are opened several times, each time in another order, and the rounds of all openings count.
+So that no system has the luck of one opening (where its memory lies, what else the machine did meanwhile), all are opened
+several times, each time in another order, and the rounds of all openings count.
 """
 
 from collections.abc import Callable, Mapping
