@@ -1,7 +1,7 @@
 """Rounds over several openings of the systems.
 
-So that no system has the luck of one opening (where its memory lies, what else the machine did meanwhile), all are opened
-several times, each time in another order, and the rounds of all openings count.
+So that no system has the luck of one opening (where its memory lies, what else the machine did meanwhile), all are
+opened several times, each time in another order, and the rounds of all openings count.
 """
 
 from collections.abc import Callable, Mapping
