@@ -126,7 +126,7 @@ def test_parts_of_different_precision_are_in_the_manifest_the_report_and_the_wei
 
 
 def test_the_first_format_of_the_target_that_can_be_made_is_made_and_others_are_refused_by_name(output: Path) -> None:
-    target = replace(load_target("linux-x86-64"), formats=("coreml", "onnx"))
+    target = replace(load_target("linux-x86-64"), formats=("gguf", "onnx"))
     with nothing_slow():
         compile_model(replace(request(output), target=target))
         assert open_bundle(output).manifest.engine.name == "onnxruntime"

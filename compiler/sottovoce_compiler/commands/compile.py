@@ -187,4 +187,5 @@ def _memory(report: Mapping[str, Any]) -> str:
     said = f"; in memory at most {memory['most_mb']:.0f}"
     if (beside := memory.get("beside")) is not None:
         said += f", with {beside['name']} {beside['together_mb']:.0f}"
-    return f"{said} of the {memory['usable_mb']:.0f} MB that its target has for programs"
+    said += f" of the {memory['usable_mb']:.0f} MB that its target has for programs"
+    return said + "".join(f"\n  not enough for: {use}" for use in memory.get("too_much", ()))

@@ -9,7 +9,7 @@ from typing import Any
 from sottovoce.errors import InputError, SottovoceError
 from sottovoce_compiler.families import UnsupportedModelError
 from sottovoce_compiler.memory.neighbour import Neighbour
-from sottovoce_compiler.memory.plan import MEGABYTE, MemoryPlan, megabytes
+from sottovoce_compiler.memory.plan import MEGABYTE, MemoryPlan, Use, megabytes
 from sottovoce_targets import PRECISIONS, Target
 
 PlanOf = Callable[[str], MemoryPlan | None]  # of a precision
@@ -41,17 +41,21 @@ def require_fit(
     if beside is not None:
         together = {"most_mb": megabytes(beside.most), "together_mb": megabytes(needed(plan, beside))}
         found["beside"] = {"name": beside.name, **together}
+    too_much = [use.name for use in plan.uses if needed(plan, beside, use) > usable]
+    if too_much:
+        found["too_much"] = too_much
     return {"memory": found}
 
 
-def needed(plan: MemoryPlan, beside: Neighbour | None) -> int:
-    """Bytes of a process that uses a bundle in the way that takes most; with a neighbour in it, what both import
-    counts once."""
+def needed(plan: MemoryPlan, beside: Neighbour | None, use: Use | None = None) -> int:
+    """Bytes of a process that uses a bundle so, or else in the way that takes most of those it needs; with a neighbour
+    in it, what both import counts once."""
+    above = plan.most if use is None else plan.peak(use)
     if beside is None:
-        return plan.imported + plan.most
+        return plan.imported + above
     names = plan.imports.keys() | beside.imports.keys()
     shared = sum(max(plan.imports.get(name, 0), beside.imports.get(name, 0)) for name in names)
-    return shared + plan.most + beside.above_imports
+    return shared + above + beside.above_imports
 
 
 def _fitting(

@@ -38,7 +38,8 @@ def plan_whisper_onnx(spec: WhisperSpec, recipe: Recipe, window: float) -> Memor
         opening={"opening": opening(matrices)},
         uses=(
             Use(f"{BENCH_SECONDS:g} s of speech", uses.piece(BENCH_SECONDS)),
-            Use(f"stream, window of {window:g} s", uses.stream(window)),
+            Use(f"{PIECE_SECONDS:g} s of speech", uses.piece(PIECE_SECONDS)),
+            Use(f"stream, window of {window:g} s", uses.stream(window), needed=False),
             Use("long recording, in batches", uses.batches(), needed=False),
         ),
     )

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from tests.targets.test_targets import GOOD
 
@@ -60,6 +62,17 @@ def test_a_neighbour_is_reckoned_with_and_named() -> None:
     assert memory["beside"] == {"name": "chat.svb", "most_mb": 150.0, "together_mb": 390.0}
     with pytest.raises(DoesNotFitError, match=r"m in int8 beside chat.svb needs 490 MB.*--precision int4 would fit"):
         require_fit("m", TARGET, "int8", plan_of, SIZES, OTHER)
+
+
+def test_a_use_that_can_be_done_without_is_named_where_it_would_not_fit() -> None:
+    def plan_with_more(precision: str) -> MemoryPlan | None:
+        plan = plan_of(precision)
+        return plan and replace(plan, uses=(*plan.uses, Use("large", {"audio": 100 * MB}, needed=False)))
+
+    memory = require_fit("m", TARGET, "int8", plan_with_more, SIZES, None)["memory"]
+    assert memory["too_much"] == ["large"] and memory["most_mb"] == 360.0
+    assert "too_much" not in require_fit("m", TARGET, "int4", plan_with_more, SIZES, None)["memory"]
+    assert require_fit("m", TARGET, "int4", plan_with_more, SIZES, OTHER)["memory"]["too_much"] == ["large"]
 
 
 def test_a_format_whose_memory_is_unknown_is_not_refused_but_cannot_have_a_neighbour() -> None:

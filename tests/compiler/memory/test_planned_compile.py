@@ -39,8 +39,8 @@ def test_a_speech_bundle_says_what_it_will_take_and_inspect_shows_it(
 
 
 def test_speech_that_cannot_fit_is_refused_before_it_is_lowered(tmp_path: Path) -> None:
-    asked = small(request(tmp_path / "x.svb", "fp32"), 150)
-    with nothing_slow(), pytest.raises(DoesNotFitError, match=r"random in fp32 needs .* linux-x86-64 has 157 MB"):
+    asked = small(request(tmp_path / "x.svb", "fp32"), 100)
+    with nothing_slow(), pytest.raises(DoesNotFitError, match=r"random in fp32 needs .* linux-x86-64 has 105 MB"):
         compile_model(asked, only_resolves)
     assert list(tmp_path.iterdir()) == []
 
@@ -74,3 +74,24 @@ def test_speech_and_chat_on_one_board_are_planned_together(tmp_path: Path) -> No
         with pytest.raises(DoesNotFitError, match=r"beside chat.svb needs"):
             compile_model(small(asked, tight), only_resolves)
         compile_model(small(replace(asked, beside=None), tight))
+
+
+def test_the_command_refuses_with_exit_1_and_counts_the_memory_that_it_is_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = chat_folder(tmp_path / "nano")
+    words = ["compile", str(source), "--target", "raspberry-pi-zero-2w", "-o", str(tmp_path / "x.svb")]
+    assert main([*words, "--memory-mb", "270"]) == 1
+    said = capsys.readouterr().err
+    assert "raspberry-pi-zero-2w has 51 MB for programs" in said and "Traceback" not in said
+    assert main([*words, "--memory-mb", "200"]) == 2
+    assert "on raspberry-pi-zero-2w the system takes 221 MB" in capsys.readouterr().err
+    assert main([*words, "--beside", str(tmp_path / "none.svb")]) == 2
+    assert "none.svb" in capsys.readouterr().err
+
+
+def test_the_command_ends_with_what_the_bundle_will_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with nothing_slow():
+        assert main(["compile", "random", "--target", "linux-x86-64", "-o", str(tmp_path / "x.svb")]) == 0
+    assert "MB; in memory at most " in (out := capsys.readouterr().out)
+    assert out.rstrip().endswith("of the 3221 MB that its target has for programs")
