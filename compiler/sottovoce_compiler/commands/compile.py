@@ -67,11 +67,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "q8_0 and int4 is q4_k_m; for speech also by part: encoder=int8,decoder=int4,head=int8",
     )
     parser.add_argument(
-    parser.add_argument(
         "--beside",
         metavar="BUNDLE",
         help="another bundle that shall fit the target's memory too, both loaded at once: speech and chat on one board",
     )
+    parser.add_argument(
         "--adapter", metavar="DIR", help="a LoRA adapter as PEFT saves it, merged into the weights before anything else"
     )
     parser.add_argument(
@@ -148,10 +148,10 @@ def run(args: argparse.Namespace) -> int:
         calibrate=args.calibration != "none",
         calibration=read_texts(args.calibration) if args.calibration not in (None, "none") else None,
         compare_formats=args.compare_formats,
+        beside=Path(args.beside) if args.beside else None,
         timings=args.timings,
     )
     try:
-        beside=Path(args.beside) if args.beside else None,
         with stage_progress() as progress:
             compiled = compile_model(request, progress)
     except GateError as error:
