@@ -64,9 +64,9 @@ def compile_chat(
     form, precision = chat_format(request)
     gate = chat_gate_from({**request.target.chat.gate, **request.limits})
     texts = read_texts(request.eval) if request.eval else builtin_text()
+    memory = predicted_memory(request, form, precision, model, checkpoint)
     with workspace(output) as work, measurable(form):
         draft = _draft(request, form, precision, model, checkpoint, work, progress)
-    memory = predicted_memory(request, form, precision, model, checkpoint)
         progress("measure artifact", 0)
         card = measure_chat(checkpoint, draft.path, texts, lambda done: progress("measure artifact", done))
         verdict = gate.check(card)
@@ -184,8 +184,6 @@ def chat_format(request: Request) -> tuple[str, str]:
     return form, precision
 
 
-def lower(
-    request: Request,
 def predicted_memory(
     request: Request, form: str, precision: str, model: CausalModel, checkpoint: Checkpoint
 ) -> dict[str, Any]:
@@ -195,6 +193,8 @@ def predicted_memory(
     return require_fit(checkpoint.name, request.target, precision, plan_of, CHAT_PRECISIONS[form], beside)
 
 
+def lower(
+    request: Request,
     form: str,
     precision: str,
     model: CausalModel,

@@ -111,6 +111,14 @@ def speech_format(request: Request) -> tuple[str, str]:
     return form, in_words(parts)
 
 
+def predicted_memory(request: Request, checkpoint: Checkpoint, spec: WhisperSpec) -> dict[str, Any]:
+    """What the report says of the memory that the bundle will take; DoesNotFitError where its target has less."""
+    form, precision = speech_format(request)
+    plan_of = partial(plan_speech, request.target, form, spec=spec)
+    beside = None if request.beside is None else read_neighbour(request.beside)
+    return require_fit(checkpoint.name, request.target, precision, plan_of, SPEECH_PRECISIONS[form], beside)
+
+
 def lower(
     request: Request, checkpoint: Checkpoint, spec: WhisperSpec, work: Path, progress: Callable[[float], None]
 ) -> Lowered:
@@ -122,14 +130,6 @@ def lower(
 
 def common_files(checkpoint: Checkpoint) -> dict[str, bytes | Path]:
     """What a speech bundle has in every format: the token table and the voice activity detector."""
-def predicted_memory(request: Request, checkpoint: Checkpoint, spec: WhisperSpec) -> dict[str, Any]:
-    """What the report says of the memory that the bundle will take; DoesNotFitError where its target has less."""
-    form, precision = speech_format(request)
-    plan_of = partial(plan_speech, request.target, form, spec=spec)
-    beside = None if request.beside is None else read_neighbour(request.beside)
-    return require_fit(checkpoint.name, request.target, precision, plan_of, SPEECH_PRECISIONS[form], beside)
-
-
     table = [token.encode() if isinstance(token, str) else token for token in checkpoint.vocabulary]
     return {TOKENS: pack_tokens(table), VAD: fetch_component(SILERO_VAD)}
 
