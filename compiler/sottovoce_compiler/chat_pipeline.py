@@ -46,6 +46,8 @@ OTHER_PRECISION: Mapping[str, str] = {
     "q4_k_m": "int4",
     "q4_0": "int4",
     "iq4_nl": "int4",
+    "pal6": "q6_k",
+    "pal4": "int4",
 }
 
 

@@ -18,7 +18,7 @@ from sottovoce_compiler.adapter import Adapted
 from sottovoce_compiler.components import SILERO_VAD, fetch_component
 from sottovoce_compiler.families.whisper import WhisperSpec, whisper_spec
 from sottovoce_compiler.families.whisper_tensors import check_tensors
-from sottovoce_compiler.lowerings.formats import SPEECH_PRECISIONS, first_made, measurable, speech_lowering
+from sottovoce_compiler.lowerings.formats import SPEECH_PRECISIONS, first_made, measurable, speech_lowering, stream_note
 from sottovoce_compiler.lowerings.lowered import Lowered
 from sottovoce_compiler.lowerings.parts import by_part, in_words
 from sottovoce_compiler.memory.fit import require_fit
@@ -68,13 +68,7 @@ def compile_speech(
         adaptation = None
         if adapted is not None:
             adaptation = speech_adaptation(adapted, checkpoint, dataset, gate.source, gate.artifact)
-        progress("measure stream", 0)
-        card = compiled_stream(draft, dataset)
-        gate = gate.with_stream(*card.evaluations, title=card.title)
-        gate.require()
-        stream = {"stream": card.to_json()}
-        if request.timings:
-            stream["measured"] = compiled_stream(draft, dataset, charged=True).to_json()
+        gate, stream = _measure_stream(request, draft, dataset, gate, progress)
         progress("seal", 0)
         golden = golden_files(draft, builtin_set())
         drift = timestamp_drift(checkpoint, spec.alignment_heads, draft, dataset)
@@ -82,6 +76,23 @@ def compile_speech(
         report |= adapter_section(adaptation)
         write_bundle(output, fields, {**files, **golden, "report.json": canonical_json(report)})
     return Compiled.at(output, report, gate, () if adaptation is None else (adaptation.table(),))
+
+
+def _measure_stream(
+    request: Request, draft: Path, dataset: Dataset, gate: GateResult, progress: Progress
+) -> tuple[GateResult, dict[str, Any]]:
+    """The gate with the stream's limits, which held, and what the report says of the stream: null where it cannot be
+    measured here."""
+    if stream_note(speech_format(request)[0]) is not None:
+        return gate, {"stream": None}
+    progress("measure stream", 0)
+    card = compiled_stream(draft, dataset)
+    gate = gate.with_stream(*card.evaluations, title=card.title)
+    gate.require()
+    stream: dict[str, Any] = {"stream": card.to_json()}
+    if request.timings:
+        stream["measured"] = compiled_stream(draft, dataset, charged=True).to_json()
+    return gate, stream
 
 
 def _check_request(request: Request) -> None:
@@ -125,7 +136,8 @@ def lower(
     """The model in the format asked for; its files are all of the bundle's that are for the model."""
     form, precision = speech_format(request)
     lowered = speech_lowering(form)(checkpoint, spec, precision, request.target, work, progress)
-    return replace(lowered, files={**lowered.files, **common_files(checkpoint)})
+    notes = (*lowered.notes, *filter(None, [stream_note(form)]))
+    return replace(lowered, files={**lowered.files, **common_files(checkpoint)}, notes=notes)
 
 
 def common_files(checkpoint: Checkpoint) -> dict[str, bytes | Path]:
@@ -180,5 +192,6 @@ def report_of(dataset: Dataset, gate: GateResult, drift: Mapping[str, Any], lowe
         "timestamp_drift": dict(drift),
         "gate": gate.to_json(),
         "cost": dict(lowered.weights),
+        **({"notes": list(lowered.notes)} if lowered.notes else {}),
         "versions": {name: version(name) for name in packages},
     }

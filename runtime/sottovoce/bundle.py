@@ -39,9 +39,14 @@ MAX_REPORT_BYTES = 16 << 20
 MAX_READ = 1 << 29  # bytes read whole into memory; weights, which may be larger, are mapped by the engine instead
 CHUNK = 1 << 20
 MAX_PATH = 500  # characters of a path shown in an error
-LLAMA_CPP, LITERT = "llama.cpp", "litert"
-_PACKAGES = {LLAMA_CPP: "'sottovoce[chat-wheel]'", LITERT: "'sottovoce[litert]'"}  # where an engine is not installed under its own name
-_DISTRIBUTIONS = {LITERT: "ai-edge-litert"}
+LLAMA_CPP, COREML, LITERT = "llama.cpp", "coreml", "litert"
+# Where an engine is not installed under its own name: what pip is asked for, and what is then there.
+_PACKAGES = {
+    LLAMA_CPP: "'sottovoce[chat-wheel]'",
+    COREML: "'sottovoce[coreml]'",
+    LITERT: "'sottovoce[litert]'",
+}
+_DISTRIBUTIONS = {COREML: "coremltools", LITERT: "ai-edge-litert"}
 _NATIVE_TARGETS = {"x86": "linux-x86-64", "arm": "raspberry-pi-4"}  # need least of their kind
 
 
@@ -147,6 +152,10 @@ class Bundle:
         check_runtime_version(self.manifest.requires_runtime, runtime_version or sottovoce.__version__)
         if stand_in_for(engine.name) is not None:
             return [f"made for {target}: another engine stands in for {engine.name}"]
+        if engine.name == COREML and sys.platform != "darwin":
+            raise BundleError(
+                "made for Core ML, which iOS and macOS have; a workstation measures it with: sottovoce evaluate"
+            )
         installed = engine_version or _installed_version(engine.name)
         if installed is None:
             package = _PACKAGES.get(engine.name, engine.name)
@@ -295,7 +304,7 @@ def _installed_version(engine: str) -> str | None:
     )
 
     try:
-        return metadata.version(engine)
+        return metadata.version(_DISTRIBUTIONS.get(engine, engine))
     except metadata.PackageNotFoundError:
         return None
 

@@ -343,7 +343,7 @@ def test_a_gguf_file_as_a_source_becomes_the_bundle_of_its_original(
     [
         ({"format": "onnx", "precision": "q5_k_m"}, "'q5_k_m' is not one of the format onnx, which has fp32, fp16"),
         ({"precision": "int3"}, "'int3' is not one of the format gguf, which has fp32.*iq4_nl"),
-        ({"format": "coreml"}, "format 'coreml' is not one of gguf, onnx"),
+        ({"format": "tflite"}, "format 'tflite' is not one of gguf, onnx, coreml"),
         ({"limits": {"max_wer_increase": 0.1}}, "'max_wer_increase' is not for language models; those are max_kl"),
         ({"timings": True}, "timings of a language model are recorded with --compare-formats; `sottovoce bench`"),
     ],

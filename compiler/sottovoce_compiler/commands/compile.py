@@ -10,6 +10,7 @@ from typing import Any
 
 from sottovoce.errors import InputError
 from sottovoce_compiler.commands.stages import stage_progress
+from sottovoce_compiler.lowerings.coreml.precision import PALETTES
 from sottovoce_compiler.lowerings.gguf.precision import GGUF_PRECISIONS
 from sottovoce_compiler.lowerings.parts import by_part, in_words
 from sottovoce_compiler.pipeline import compile_model
@@ -28,7 +29,7 @@ EXAMPLE = """\
   sottovoce compile smollm2-135m-instruct --adapter ./my-lora --target raspberry-pi-5 -o mine.svb
   sottovoce compile model.gguf --target linux-x86-64 -o model.svb --precision q5_k_m --calibration notes.txt"""
 
-_PRECISIONS = (*PRECISIONS, *GGUF_PRECISIONS)
+_PRECISIONS = (*PRECISIONS, *GGUF_PRECISIONS, *PALETTES)
 # Limits that the command line may set, for each task: option's value, what it bounds.
 _LIMITS = {
     "max_wer_increase": "how much higher than the source's the word error rate may be, as a fraction",
@@ -82,7 +83,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     chat = parser.add_argument_group("language models")
     chat.add_argument(
-        "--format", choices=FORMATS, help="what runs it: llama.cpp or ONNX Runtime (default: the target's)"
+        "--format",
+        choices=FORMATS,
+        help="what runs it, for speech too: ONNX Runtime, llama.cpp (gguf), Core ML or LiteRT (default: the target's)",
     )
     chat.add_argument(
         "--calibration",

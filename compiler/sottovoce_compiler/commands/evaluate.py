@@ -77,6 +77,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints the error rates, then the scorecard of the stream; 1 where a clip could not be transcribed. Of a language
     model what `run_text` does."""
+    from sottovoce_compiler.lowerings.formats import evaluators
+
+    with evaluators():
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     from sottovoce_compiler.commands.evaluate_text import is_artifact, run_text
 
     if is_artifact(args.model):
@@ -123,10 +130,23 @@ def _check(args: argparse.Namespace) -> None:
             raise InputError(f"--{option} is about the stream; add --stream")
     if args.stream and not is_bundle(args.model):
         raise InputError(f"--stream measures a bundle, and {args.model} is a source; make one with: sottovoce compile")
+    if args.stream and (made_for := _evaluated_engine(args.model)) is not None:
+        raise InputError(
+            f"--stream: {args.model} is made for {made_for}, and what stands in for it here takes seconds a step"
+        )
     for place in args.plot:
         path = Path(place)
         if place != TERMINAL and (path.suffix.lower() != ".png" or not path.parent.is_dir()):
             raise InputError(f"--plot {place}: expected NAME.png in a folder that exists, or - for the terminal")
+
+
+def _evaluated_engine(model: str) -> str | None:
+    """The engine of a bundle that an evaluator stands in for on this host; None where none does."""
+    from sottovoce.bundle import open_bundle
+    from sottovoce.engines.stand_in import stand_in_for
+
+    name = open_bundle(model).manifest.engine.name
+    return None if stand_in_for(name) is None else name
 
 
 def _stream(args: argparse.Namespace, dataset: Dataset) -> "StreamScorecard":

@@ -3,15 +3,21 @@
 A format's modules are imported when it is used: some bring large libraries, or need an environment of their own.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from sottovoce.bundle import Bundle
+from sottovoce.engines import SpeechEngine
+from sottovoce.engines.chat import ChatEngine
+from sottovoce.engines.stand_in import StandIn, standing_in
 from sottovoce.errors import InputError
 from sottovoce_compiler.families.causal import CausalModel, Float
 from sottovoce_compiler.families.whisper import WhisperSpec
+from sottovoce_compiler.lowerings.coreml.precision import COREML_PRECISIONS
 from sottovoce_compiler.lowerings.gguf.precision import GGUF_PRECISIONS
 from sottovoce_compiler.lowerings.litert.precision import LITERT_PRECISIONS
 from sottovoce_compiler.lowerings.lowered import Lowered
@@ -19,10 +25,15 @@ from sottovoce_compiler.lowerings.onnx.recipe import PRECISIONS as ONNX_PRECISIO
 from sottovoce_compiler.sources.checkpoint import Checkpoint
 from sottovoce_targets import PRECISIONS, Target
 
-SPEECH_PRECISIONS: Mapping[str, tuple[str, ...]] = {"onnx": ONNX_PRECISIONS, "litert": LITERT_PRECISIONS}
+SPEECH_PRECISIONS: Mapping[str, tuple[str, ...]] = {
+    "onnx": ONNX_PRECISIONS,
+    "coreml": COREML_PRECISIONS,
+    "litert": LITERT_PRECISIONS,
+}
 CHAT_PRECISIONS: Mapping[str, tuple[str, ...]] = {
     "gguf": (*PRECISIONS, *GGUF_PRECISIONS),
     "onnx": PRECISIONS,
+    "coreml": COREML_PRECISIONS,
     "litert": LITERT_PRECISIONS,
 }
 
@@ -69,6 +80,10 @@ class LowerChat(Protocol):
 
 def speech_lowering(form: str) -> LowerSpeech:
     """What lowers speech to `form`, one of `SPEECH_PRECISIONS`."""
+    if form == "coreml":
+        from sottovoce_compiler.lowerings.coreml.speech_lowering import lower_coreml_speech
+
+        return lower_coreml_speech
     if form == "litert":
         from sottovoce_compiler.lowerings.litert.speech_lowering import lower_litert_speech
 
@@ -84,6 +99,10 @@ def chat_lowering(form: str, target: Target) -> LowerChat:
         from sottovoce_compiler.lowerings.gguf.lowering import lower_gguf
 
         return lower_gguf
+    if form == "coreml":
+        from sottovoce_compiler.lowerings.coreml.causal_lowering import lower_coreml
+
+        return lower_coreml
     if form == "litert":
         from sottovoce_compiler.lowerings.litert.causal_lowering import lower_litert
 
@@ -95,4 +114,33 @@ def chat_lowering(form: str, target: Target) -> LowerChat:
 
 def measurable(form: str) -> AbstractContextManager[None]:
     """Within it, bundles of `form` can be opened on this host: what cannot run here has an evaluator standing in."""
-    return nullcontext()
+    return standing_in(_STAND_INS[form]) if form in _STAND_INS else nullcontext()
+
+
+def evaluators() -> AbstractContextManager[None]:
+    """Within it, bundles of every format can be opened on this host, with an evaluator where their own engine is for
+    another system."""
+    return nullcontext() if sys.platform == "darwin" else measurable("coreml")
+
+
+def stream_note(form: str) -> str | None:
+    """Why the stream of a bundle of `form` is not measured on this host; None where it is."""
+    if form not in _STAND_INS:
+        return None
+    return "the stream was not measured: an evaluator stands in for the engine, and takes seconds for each step of one"
+
+
+def _coreml_speech(bundle: Bundle, threads: int) -> SpeechEngine:
+    from sottovoce_compiler.lowerings.coreml.stand_in import evaluated_speech
+
+    return evaluated_speech(bundle, threads)
+
+
+def _coreml_chat(bundle: Bundle, threads: int, context: int | None) -> ChatEngine:
+    from sottovoce_compiler.lowerings.coreml.stand_in import evaluated_chat
+
+    return evaluated_chat(bundle, threads, context)
+
+
+# Of formats whose engine does not run on a workstation.
+_STAND_INS: Mapping[str, StandIn] = {"coreml": StandIn("coreml", _coreml_speech, _coreml_chat)}

@@ -1,7 +1,7 @@
 """Which engine a bundle is opened with: the one that its manifest names, or what stands in for it. Engines are imported
 when one is opened."""
 
-from sottovoce.bundle import LITERT, LLAMA_CPP, Bundle
+from sottovoce.bundle import COREML, LITERT, LLAMA_CPP, Bundle
 from sottovoce.engines import SpeechEngine
 from sottovoce.engines.chat import ChatEngine
 from sottovoce.engines.stand_in import stand_in_for
@@ -24,6 +24,10 @@ def speech_engine(bundle: Bundle, threads: int) -> SpeechEngine:
         from sottovoce.engines.litert import LiteRtWhisper
 
         return LiteRtWhisper(bundle, threads)
+    if name == COREML:
+        from sottovoce.engines.coreml import core_ml_speech
+
+        return core_ml_speech(bundle)
     raise BundleError(
         f"{bundle.path}: made for {printable(name)!r}; this runtime transcribes with onnxruntime or LiteRT"
     )
@@ -55,6 +59,10 @@ def chat_engine(bundle: Bundle, threads: int, context: int | None) -> ChatEngine
         litert = LiteRtChat(bundle, threads, context)
         litert.load()
         return litert
+    if name == COREML:
+        from sottovoce.engines.coreml import core_ml_chat
+
+        return core_ml_chat(bundle, context)
     raise BundleError(
         f"{bundle.path}: made for {printable(name)!r}; this runtime chats with llama.cpp, onnxruntime or LiteRT"
     )

@@ -75,12 +75,12 @@ def _block_recipe(bits: int, spec: CausalSpec, importance: Importance | None) ->
     # On SmolLM2-135M in 4 bits v finer lost 0.4 less for 1 % more bytes, some of down a third less for 6 %; no other
     # choice was worth its bytes. The head has most of the bytes that are left: larger blocks, at no loss.
     finer: dict[tuple[str, int], Linear] = {("v", layer): whole for layer in range(spec.layers)}
-    finer |= {("down", layer): whole for layer in range(spec.layers) if _keeps_more(layer, spec.layers)}
+    finer |= {("down", layer): whole for layer in range(spec.layers) if keeps_more(layer, spec.layers)}
     head = BlockLinear(8, block_size(spec.width, 2 * block), fitted=True)
     return CausalRecipe(head, SearchedLinear(block), finer, importance or (lambda role, layer: None))
 
 
-def _keeps_more(layer: int, layers: int) -> bool:
+def keeps_more(layer: int, layers: int) -> bool:
     """The first and the last eighth of the layers and every third between, whose errors cost most; as llama.cpp's
     "M" mixes have it."""
     return layer < layers // 8 or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2
