@@ -21,7 +21,6 @@ from typing import Any
 import sottovoce
 from sottovoce.archive import MANIFEST, MANIFEST_DIGEST, read_layout
 from sottovoce.cpu import Cpu, this_cpu
-from sottovoce.engines.stand_in import stand_in_for
 from sottovoce.errors import BundleError, MissingExtraError
 from sottovoce.manifest import (
     MAX_MANIFEST_BYTES,
@@ -148,6 +147,8 @@ class Bundle:
             return self._check_runtime(engine_version, runtime_version, cpu or this_cpu())
 
     def _check_runtime(self, engine_version: str | None, runtime_version: str | None, cpu: Cpu) -> list[str]:
+        from sottovoce.engines.stand_in import stand_in_for  # beside engines, whose package needs NumPy
+
         engine, target = self.manifest.engine, self.manifest.target.name
         check_runtime_version(self.manifest.requires_runtime, runtime_version or sottovoce.__version__)
         if stand_in_for(engine.name) is not None:
