@@ -244,3 +244,10 @@ def test_the_service_worker_keeps_every_file_of_the_page() -> None:
     assert {name for name in kept if name.startswith("src/")} == there
     assert all((EXAMPLE / name).is_file() for name in kept if "/" not in name)
     assert all(name.removeprefix("vendor/") in vendor for name in kept if name.startswith("vendor/"))
+
+
+def test_what_needs_no_reference_holds_too() -> None:
+    assert NODE is not None
+    done = subprocess.run([NODE, "--test"], cwd=EXAMPLE, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "# pass 12" in done.stdout
