@@ -77,31 +77,31 @@ def test_without_a_bundle_it_says_what_could_run(capsys: Capture) -> None:
 def test_a_bundle_that_fits_has_its_memory_and_speed_and_is_exit_code_0(
     bundle: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    found = Fit(True, notes=("made for another machine",), needed_mb=190, load_s=0.24, rtf=0.05, audio_s=5.0)
+    found = Fit(
+        True, notes=("made for another machine",), predicted_mb=200, measured_mb=190, load_s=0.24, rtf=0.05, audio_s=5.0
+    )
     monkeypatch.setattr(fit, "check_fit", lambda path: found)
     assert main(["doctor", bundle]) == 0
     out = capsys.readouterr().out
     assert "fits this machine" in out and "made for another machine" in out and "could run" not in out
-    assert "190 MB of memory, measured here" in out
+    assert "memory: 200 MB by its report, 190 MB measured here on something short" in out
     assert "20.0 x real time on 5 s of speech, loads in 0.2 s, measured here" in out
     code, data = as_json(capsys, bundle)
-    assert (code, data["fits"], data["bundle"]["rtf"], data["bundle"]["needed_mb"]) == (0, True, 0.05, 190)
+    assert (code, data["fits"], data["bundle"]["rtf"], data["bundle"]["measured_mb"]) == (0, True, 0.05, 190)
 
 
 def test_a_bundle_that_does_not_fit_says_why_and_is_exit_code_1(
     bundle: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    monkeypatch.setattr(fit, "check_fit", lambda path: Fit(False, ("too large",), (), 700, from_report=True))
+    monkeypatch.setattr(fit, "check_fit", lambda path: Fit(False, ("too large",), (), 700))
     assert main(["doctor", bundle]) == 1
-    assert (
-        "cannot run here\n            700 MB of memory, by its report\n            too large" in capsys.readouterr().out
-    )
+    assert "cannot run here\n            memory: 700 MB by its report\n            too large" in capsys.readouterr().out
     code, data = as_json(capsys, bundle)
     assert (code, data["fits"], data["reasons"]) == (1, False, ["too large"])
 
 
 def test_a_chat_is_told_in_tokens(bundle: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    monkeypatch.setattr(fit, "check_fit", lambda path: Fit(True, needed_mb=300, load_s=1.0, tokens_per_s=12.34))
+    monkeypatch.setattr(fit, "check_fit", lambda path: Fit(True, measured_mb=300, load_s=1.0, tokens_per_s=12.34))
     assert main(["doctor", bundle]) == 0
     assert "12.3 tokens/s, loads in 1.0 s" in capsys.readouterr().out
 

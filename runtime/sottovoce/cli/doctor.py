@@ -126,8 +126,9 @@ def _part_lines(one: "Found") -> Iterator[str]:
 
 def _fit_lines(fit: "Fit") -> Iterator[str]:
     yield f"bundle      {'fits this machine' if fit.fits else 'cannot run here'}"
-    if fit.needed_mb is not None:
-        yield f"            {fit.needed_mb} MB of memory, {'by its report' if fit.from_report else 'measured here'}"
+    memory = {"by its report": fit.predicted_mb, "measured here on something short": fit.measured_mb}
+    if said := [f"{size} MB {how}" for how, size in memory.items() if size is not None]:
+        yield f"            memory: {', '.join(said)}"
     if fit.load_s is not None:
         heard = "" if fit.audio_s is None else f" on {fit.audio_s:.0f} s of speech"
         fast = _how_fast(fit.rtf, fit.tokens_per_s)

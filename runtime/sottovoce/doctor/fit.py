@@ -26,15 +26,15 @@ MAX_NEEDED_MB = 1 << 24  # 16 TB: what a report may say is needed
 class Fit:
     """Whether a bundle can run here; `reasons` say why not, `notes` what to know.
 
-    `needed_mb` (10^6 bytes, of the whole process) is `from_report` or else measured, None where it was not run. Speed
-    as `BenchResult` has it.
+    Memory is that of the whole process, in MB (10^6 bytes): `predicted_mb` by its report, `measured_mb` when it was
+    tried on something short. Speed as `BenchResult` has it. None where it was not said, or not tried.
     """
 
     fits: bool
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    needed_mb: int | None = None
-    from_report: bool = False
+    predicted_mb: int | None = None
+    measured_mb: int | None = None
     load_s: float | None = None
     rtf: float | None = None
     audio_s: float | None = None
@@ -73,22 +73,21 @@ def check_fit(path: Path) -> Fit:
         needs = _Needs(needs.parts, (*needs.notes, "this system does not say how much memory is free"))
     elif needs.total > available:
         reason = f"{path}: {needs}, and {available / MEGABYTE:.0f} MB of memory are free"
-        return Fit(False, (reason,), needs.notes, known, needs.from_report)
+        return Fit(False, (reason,), needs.notes, known)
     try:
         result = measure(path, runs=1, brief=True)
     except SottovoceError as error:
-        return Fit(False, (f"{path}: it was tried, and {error}",), needs.notes, known, needs.from_report)
+        return Fit(False, (f"{path}: it was tried, and {error}",), needs.notes, known)
     return _tried(result, needs.notes, known)
 
 
 def _tried(result: BenchResult, notes: tuple[str, ...], known: int | None) -> Fit:
     """The answer once it has run: it fits."""
-    measured = None if result.process_mb is None else round(result.process_mb)
     return Fit(
         fits=True,
         notes=notes,
-        needed_mb=measured if known is None else known,
-        from_report=known is not None,
+        predicted_mb=known,
+        measured_mb=None if result.process_mb is None else round(result.process_mb),
         load_s=result.load_s,
         rtf=result.rtf,
         audio_s=result.audio_s,

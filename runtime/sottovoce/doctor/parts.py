@@ -7,9 +7,10 @@ processor and takes the process down. Knows what a part is for and which command
 
 import json
 import os
+import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
@@ -22,7 +23,7 @@ TIMEOUT = 120  # seconds for all parts; a Raspberry Pi takes about ten
 @dataclass(frozen=True, slots=True)
 class Part:
     """Something that is installed separately: `package`, and the packages `beside` it. It is not missing where another
-    part does `instead`. `is_engine` says that bundles are run by it."""
+    part does `instead`. `is_engine` says that bundles are run by it; `system` is the only one that it is for."""
 
     name: str
     purpose: str
@@ -31,6 +32,7 @@ class Part:
     beside: tuple[str, ...] = ()
     instead: str | None = None
     is_engine: bool = False
+    system: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class Found:
         return self.problem is not None
 
 
-LLAMA_CPP = "llama.cpp"
+LLAMA_CPP, LITERT = "llama.cpp", "litert"
 _FORMS = ("jinja2", "llguidance")  # prompts by the model's template; JSON by a schema, and tool calls
 PARTS = (
     Part(
@@ -68,6 +70,21 @@ PARTS = (
         "xllamacpp",
         "pip install 'sottovoce[chat-wheel]'",
         is_engine=True,
+    ),
+    Part(
+        LITERT,
+        "runs bundles made for it",
+        "ai-edge-litert",
+        "pip install 'sottovoce[litert]'",
+        is_engine=True,
+    ),
+    Part(
+        "coreml",
+        "runs bundles made for it",
+        "coremltools",
+        "pip install 'sottovoce[coreml]'",
+        is_engine=True,
+        system="Darwin",
     ),
     Part("audio", "recordings other than WAV", "soundfile", "pip install 'sottovoce[audio]'"),
     Part("mic", "the microphone, for listen", "sounddevice", "pip install 'sottovoce[mic]'"),
@@ -88,12 +105,21 @@ PARTS = (
         instead="chat-wheel",
     ),
     Part("chat-onnx", "chat with onnxruntime", "tokenizers", "pip install 'sottovoce[chat-onnx]'", _FORMS),
+    Part(
+        "chat-litert",
+        "chat with litert",
+        "tokenizers",
+        "pip install 'sottovoce[chat-litert]'",
+        ("ai-edge-litert", *_FORMS),
+    ),
     Part("compiler", "make bundles, on a workstation", "sottovoce-compiler", "pip install sottovoce-compiler"),
 )
 
 
 def look(parts: Sequence[Part] = PARTS) -> list[Found]:
-    """What of each part is here and works. Takes seconds: what is installed is loaded, in another process."""
+    """What of each part that is for this system is here and works. Takes seconds: what is installed is loaded, in
+    another process."""
+    parts = [part for part in parts if part.system in (None, platform.system())]
     installed = {part.name: _version(part) for part in parts}
     loaded = _probe([name for name, found in installed.items() if found is not None])
     return [_found(part, installed, loaded) for part in parts]
@@ -113,8 +139,8 @@ def _found(part: Part, installed: dict[str, str | None], loaded: dict[str, dict[
 
 def _version(part: Part) -> str | None:
     """Of the part's package, None unless all that belongs to it is installed."""
-    if part.name == LLAMA_CPP:
-        return _llama_version()
+    if part.name in _VERSIONS:
+        return _VERSIONS[part.name]()
     try:
         found, *_ = [version(package) for package in (part.package, *part.beside)]
         return found
@@ -131,6 +157,20 @@ def _llama_version() -> str | None:
     except (MissingExtraError, InputError):
         return None
     return f"{binding.name} {binding.version}"
+
+
+def _litert_version() -> str | None:
+    """Of the package that brings LiteRT, or its predecessor, with its name."""
+    try:
+        from sottovoce.engines.litert_model import find_package
+
+        package = find_package()
+    except (MissingExtraError, ImportError):  # without NumPy there is nothing to run it with
+        return None
+    return f"{package.name} {package.version}"
+
+
+_VERSIONS: Mapping[str, Callable[[], str | None]] = {LLAMA_CPP: _llama_version, LITERT: _litert_version}
 
 
 def _probe(names: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -38,6 +38,14 @@ def _llama_cpp() -> str | None:
     return load_library().name
 
 
+def _litert() -> str | None:
+    from sottovoce.engines.litert_model import find_package
+
+    package = find_package()
+    import_module(f"{package.module}.interpreter")
+    return None if package.maintained else f"{package.name} is no longer maintained: pip install 'sottovoce[litert]'"
+
+
 def _audio() -> str | None:
     try:
         import soundfile  # noqa: F401
@@ -68,11 +76,14 @@ def _modules(*names: str) -> Callable[[], str | None]:
 PROBES: Mapping[str, Callable[[], str | None]] = {
     "onnxruntime": _onnxruntime,
     "llama.cpp": _llama_cpp,
+    "litert": _litert,
+    "coreml": _modules("coremltools"),
     "audio": _audio,
     "mic": _microphone,
     "chat-wheel": _modules("jinja2", "llguidance"),
     "chat": _modules("jinja2", "llguidance"),
     "chat-onnx": _modules("tokenizers", "jinja2", "llguidance"),
+    "chat-litert": _modules("tokenizers", "jinja2", "llguidance"),
 }  # a part that is not here is not tried: the compiler takes seconds to import, and a device does not need it
 
 

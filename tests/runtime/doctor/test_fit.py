@@ -47,7 +47,7 @@ def bundle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
 
 def test_a_bundle_that_was_tried_has_its_speed_and_the_memory_it_took(bundle: SimpleNamespace) -> None:
     found = check_fit(bundle.path)
-    assert found.fits and (found.needed_mb, found.from_report, found.rtf, found.load_s) == (190, False, 0.05, 0.2)
+    assert found.fits and (found.measured_mb, found.predicted_mb, found.rtf, found.load_s) == (190, None, 0.05, 0.2)
     bundle.trial = CHAT
     assert check_fit(bundle.path).tokens_per_s == 12.0
 
@@ -55,7 +55,7 @@ def test_a_bundle_that_was_tried_has_its_speed_and_the_memory_it_took(bundle: Si
 def test_a_bundle_larger_than_the_memory_is_not_tried(bundle: SimpleNamespace) -> None:
     bundle.size, bundle.trial = 600_000_000, None
     found = check_fit(bundle.path)
-    assert not found.fits and found.needed_mb is None
+    assert not found.fits and found.predicted_mb is None
     assert found.reasons == (f"{bundle.path}: 600 MB of weights, and 500 MB of memory are free",)
 
 
@@ -64,7 +64,7 @@ def test_what_the_report_predicts_decides(predicted: float, fits: bool, bundle: 
     bundle.report = lambda: {"memory": {"peak_mb": 3, "with_imports_mb": predicted}}
     bundle.trial = SPEECH if fits else None
     found = check_fit(bundle.path)
-    assert found.fits is fits and found.from_report and found.needed_mb == int(predicted)
+    assert found.fits is fits and found.predicted_mb == int(predicted)
     if not fits:
         assert found.reasons == (f"{bundle.path}: 501 MB are needed, by its report, and 500 MB of memory are free",)
 
@@ -81,7 +81,7 @@ def test_what_the_report_predicts_decides(predicted: float, fits: bool, bundle: 
 def test_a_report_that_says_nothing_sensible_is_as_none(report: Mapping[str, Any], bundle: SimpleNamespace) -> None:
     bundle.report = lambda: report
     found = check_fit(bundle.path)
-    assert found.fits and not found.from_report and found.needed_mb == 190
+    assert found.fits and found.predicted_mb is None and found.measured_mb == 190
 
 
 def test_a_bundle_that_fails_when_it_is_tried_cannot_run(bundle: SimpleNamespace) -> None:

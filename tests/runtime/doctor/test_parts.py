@@ -93,6 +93,10 @@ def test_what_another_part_does_instead_is_not_missing(played: list[list[str]]) 
     assert not found["absent"].is_missing and found["absent"].version is None
 
 
+def test_a_part_for_another_system_is_not_looked_for(played: list[list[str]]) -> None:
+    assert look([part("good", system="Plan 9")]) == [] and not played
+
+
 def test_the_real_parts_are_told_apart_by_name_and_what_runs_bundles_is_an_engine() -> None:
     names = [one.name for one in PARTS]
     assert len(set(names)) == len(names)
