@@ -16,6 +16,7 @@ DOCUMENTS = sorted(
     [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "runtime" / "README.md"]
     + [path for folder in ("docs", "examples", "benchmarks") for path in (ROOT / folder).rglob("*.md")]
 )
+DOCUMENTS = [path for path in DOCUMENTS if "node_modules" not in path.parts]  # of others, where they are installed
 COMMENT = re.compile(r"\s{3,}\S.*$")  # after a command, set apart by a gap
 
 

@@ -24,6 +24,7 @@ from sottovoce_compiler.pack import write_bundle
 
 CORE = Path(__file__).parents[2] / "examples" / "android" / "core" / "src"
 RESULT, START, RESTART, RUN, SPEECH = range(5)
+TEXT_CONTEXT = 448
 Float = NDArray[np.float32]
 Run = Callable[..., list[str]]
 
@@ -48,8 +49,7 @@ class Engine:
                 return self._read(self._number()).decode()
             if operation == START:
                 assert self._loaded
-                capacity = self._number()
-                self._batch = self._loaded.engine.start([self._floats()], capacity)
+                self._batch = self._loaded.engine.start([self._floats()], TEXT_CONTEXT)
             elif operation == RESTART:
                 assert self._batch
                 self._batch.restart()

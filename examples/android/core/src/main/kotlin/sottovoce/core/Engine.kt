@@ -2,8 +2,8 @@ package sottovoce.core
 
 /** Runs a bundle's two graphs. One implementation an engine; `:app` has that of ONNX Runtime. */
 interface SpeechEngine {
-    /** Encode a clip: float32 at 16 kHz, at most 30 s, with room for [capacity] tokens. */
-    fun start(samples: FloatArray, capacity: Int): Sequence
+    /** Encode a clip: float32 at 16 kHz, at most 30 s. */
+    fun start(samples: FloatArray): Sequence
 
     /** Tokens fed over one clip's audio. */
     interface Sequence : AutoCloseable {

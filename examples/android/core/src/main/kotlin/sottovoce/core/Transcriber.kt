@@ -22,7 +22,7 @@ class Transcriber(private val engine: SpeechEngine, private val tokens: Steering
         samples.copyInto(heard, lead)
         val seconds = samples.size.toDouble() / SAMPLE_RATE
         val limit = minOf(MAX_TOKENS, Math.round(seconds * TOKENS_A_SECOND).toInt() + TOKENS_TO_SPARE)
-        engine.start(heard, limit + STEERING).use { sequence ->
+        engine.start(heard).use { sequence ->
             language = spoken ?: hear(sequence)
             val prompt = tokens.prompt(language)
             val attempt = if (final) decoder.decode(sequence, prompt, limit, seconds) else decoder.once(sequence, prompt, limit, seconds)
@@ -62,7 +62,6 @@ class Transcriber(private val engine: SpeechEngine, private val tokens: Steering
     private companion object {
         const val LEAD = SAMPLE_RATE / 10 // samples of silence: Whisper loses a consonant that begins the audio
         const val MAX_TOKENS = 224
-        const val STEERING = 8
         const val TOKENS_A_SECOND = 25
         const val TOKENS_TO_SPARE = 20
     }

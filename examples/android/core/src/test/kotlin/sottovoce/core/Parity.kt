@@ -52,7 +52,7 @@ private fun floatsOf(bytes: ByteArray): FloatArray {
 }
 
 private class Pipe(private val input: DataInputStream, private val output: DataOutputStream) {
-    fun start(samples: FloatArray, capacity: Int) = send(START, capacity) { floats(samples) }
+    fun start(samples: FloatArray) = send(START) { floats(samples) }
 
     fun restart() = send(RESTART) {}
 
@@ -94,8 +94,8 @@ private class Pipe(private val input: DataInputStream, private val output: DataO
 }
 
 private class PipedEngine(private val pipe: Pipe, private val shape: Shape) : SpeechEngine {
-    override fun start(samples: FloatArray, capacity: Int): SpeechEngine.Sequence {
-        pipe.start(samples, capacity)
+    override fun start(samples: FloatArray): SpeechEngine.Sequence {
+        pipe.start(samples)
         return object : SpeechEngine.Sequence {
             override fun restart() = pipe.restart()
 
