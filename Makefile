@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint demo bench bench-stream bench-chat bench-finetune wheels clean
+.PHONY: help setup test test-browser test-android lint demo bench bench-stream bench-chat bench-finetune wheels clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,18 @@ lint: $(VENV)/.tests-ready ## ruff, ruff format, mypy
 
 test: lint ## lint, then every test; the first run fetches real weights
 	@$(BIN)/python -m pytest
+
+test-browser: $(VENV)/.tests-ready ## examples/browser in a headless Chromium, with what it needs from npm and apt
+	@command -v npm >/dev/null || { echo "npm is needed: apt install nodejs npm"; exit 1; }
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } \
+		|| { echo "Chromium is needed: apt install chromium"; exit 1; }
+	@cd examples/browser && npm ci --ignore-scripts --no-audit --no-fund --silent && npm run --silent vendor
+	@cd examples/browser && npm run --silent check
+	@$(BIN)/python -m pytest tests/examples/test_browser_parts.py tests/examples/test_browser_page.py
+
+test-android: $(VENV)/.tests-ready ## what of examples/android runs on a workstation; Java is needed, Kotlin is fetched
+	@$(BIN)/python tests/examples/kotlin.py
+	@$(BIN)/python -m pytest tests/examples/test_android_core.py tests/examples/test_android_termux.py
 
 bench: $(VENV)/.bench-ready ## beside other systems: make bench ARGS='--data ... --model ...'
 	@$(BIN)/python benchmarks/transcribe.py $(or $(ARGS),--help)
