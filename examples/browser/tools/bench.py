@@ -200,6 +200,7 @@ def machine() -> dict[str, Any]:
 
 def table(found: dict[str, Any]) -> str:
     about = found["machine"]
+    head: Sequence[str]
     versions = f"{about['browser']}, onnxruntime-web {about['onnxruntime-web']}; Python {about['python']}"
     lines = [
         *("# In the browser, beside the device's runtime", ""),

@@ -107,7 +107,7 @@ export class Model {
       parts.unshift(button)
     }
     if (error !== null) parts.push(make('p', { class: 'error what', role: 'alert' }, error))
-    this.#show(`No ${this.#title} yet`, 'a .svb file that `sottovoce compile` made', ...parts)
+    this.#show(`No ${this.#title} yet`, 'a .svb file, made by sottovoce compile', ...parts)
   }
 
   /**

@@ -56,6 +56,7 @@ export class SpeechPanel {
     element('copy', HTMLElement).onclick = () => void navigator.clipboard.writeText(toText(this.#segments))
     element('save-txt', HTMLElement).onclick = () => save(`${this.#name}.txt`, `${toText(this.#segments)}\n`)
     element('save-srt', HTMLElement).onclick = () => save(`${this.#name}.srt`, toSrt(this.#segments))
+    this.#refresh()
     await this.#model.start()
   }
 

@@ -152,7 +152,9 @@ function drawn(logits, temperature, random) {
   let best = 0
   let most = -Infinity
   for (let id = 0; id < logits.length; id++) {
-    const score = Math.fround((logits[id] ?? 0) / divisor) + random.gumbel()
+    const logit = logits[id] ?? 0
+    const noise = logit === -Infinity ? random.uniform() : random.gumbel() // one number is drawn in any case
+    const score = Math.fround(logit / divisor) + noise
     if (score > most) {
       most = score
       best = id
