@@ -140,6 +140,14 @@ def test_what_is_wrong_is_said_and_the_page_goes_on(site: str, page: Page, tmp_p
     assert page.evaluate("document.querySelector('#send').disabled")
 
 
+def test_the_page_can_send_nothing_to_another_place(site: str, page: Page) -> None:
+    send = "fetch('{}style.css', {{ mode: 'no-cors' }}).then(() => 'sent', () => 'refused')"
+    with serving() as elsewhere:
+        page.go(site)
+        assert page.evaluate(send.format(site)) == "sent"
+        assert page.evaluate(send.format(elsewhere)) == "refused"
+
+
 def chatting_bundle(folder: Path) -> Path:
     template = b"{{ bos_token }}{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
     plain = open_bundle(make_chat_bundle(folder / "plain.svb"))
