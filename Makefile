@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-browser test-android lint demo bench bench-stream bench-chat bench-finetune wheels clean
+.PHONY: help setup test test-arm64 test-browser test-android lint demo bench bench-stream bench-chat bench-finetune wheels clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ lint: $(VENV)/.tests-ready ## ruff, ruff format, mypy
 
 test: lint ## lint, then every test; the first run fetches real weights
 	@$(BIN)/python -m pytest
+
+test-arm64: $(VENV)/.tests-ready ## the built wheel and its bundles as on a Pi 4, a Pi 5 and a Zero 2 W, emulated
+	@SOTTOVOCE_ARM64=required $(BIN)/python -m pytest tests/arm64
 
 test-browser: $(VENV)/.tests-ready ## examples/browser in a headless Chromium, with what it needs from npm and apt
 	@command -v npm >/dev/null || { echo "npm is needed: apt install nodejs npm"; exit 1; }

@@ -1,5 +1,7 @@
 """Bundles made once a session: a real Whisper and a random one. Both are read-only; copy what you want to damage."""
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from unittest.mock import patch
 
@@ -16,23 +18,37 @@ from sottovoce_compiler.speech_pipeline import lower, manifest_fields
 from sottovoce_targets import load_target
 
 
-def _draft(checkpoint: Checkpoint, precision: str, path: Path) -> tuple[dict[str, object], dict[str, bytes | Path]]:
+def _draft(
+    checkpoint: Checkpoint, precision: str, path: Path, machine: str = "linux-x86-64", form: str = "onnx"
+) -> tuple[dict[str, object], dict[str, bytes | Path]]:
     """Manifest and files of a bundle as the compiler lowers it, without the slow measurement of its source."""
-    target, spec = load_target("linux-x86-64"), whisper_spec(checkpoint)
-    request = Request(checkpoint.spec, target, path, {}, precision)
+    target, spec = load_target(machine), whisper_spec(checkpoint)
+    request = Request(checkpoint.spec, target, path, {}, precision, form)
     lowered = lower(request, checkpoint, spec, path.parent, lambda done: None)
     return manifest_fields(request, checkpoint, spec, lowered), dict(lowered.files)
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_bundle_for(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes whisper-tiny.en in int8 for a target, in a format ("onnx" if not given), golden cases included; each once.
+    Needs the `weights` mark."""
+
+    @cache
+    def make(machine: str, form: str = "onnx") -> Path:
+        folder = tmp_path_factory.mktemp(f"tiny-{machine}-{form}")
+        fields, files = _draft(resolve("whisper-tiny.en"), "int8", folder / "tiny.svb", machine, form)
+        draft = write_bundle(folder / "draft.svb", fields, files)
+        bundle = write_bundle(folder / "tiny.svb", fields, {**files, **golden_files(draft, builtin_set())})
+        draft.unlink()
+        return bundle
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_bundle_for: Callable[..., Path]) -> Path:
     """whisper-tiny.en in int8 for linux-x86-64, golden cases included. Needs the `weights` mark."""
-    folder = tmp_path_factory.mktemp("tiny")
-    fields, files = _draft(resolve("whisper-tiny.en"), "int8", folder / "tiny.svb")
-    draft = write_bundle(folder / "draft.svb", fields, files)
-    bundle = write_bundle(folder / "tiny.svb", fields, {**files, **golden_files(draft, builtin_set())})
-    draft.unlink()
-    return bundle
+    return tiny_bundle_for("linux-x86-64")
 
 
 @pytest.fixture(scope="session")

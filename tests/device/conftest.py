@@ -3,28 +3,20 @@
 Built and installed once a session.
 """
 
-import shutil
-import subprocess
-import sys
 import venv
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from device_case import OLDEST, ROOT, Device
+from device_case import OLDEST, ROOT, Device, build_wheel, pip
 
 MakeDevice = Callable[..., Device]
 
 
 @pytest.fixture(scope="session")
 def runtime_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of runtime/, built from a copy, so that nothing is written into the checkout."""
-    work = tmp_path_factory.mktemp("wheel")
-    ignored = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
-    shutil.copytree(ROOT / "runtime", work / "runtime", ignore=ignored)
-    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(work), str(work / "runtime"))
-    (wheel,) = work.glob("*.whl")
-    return wheel
+    """The wheel of runtime/."""
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="session")
@@ -61,10 +53,3 @@ def oldest_device(make_device: MakeDevice) -> Device:
 def chat_device(make_device: MakeDevice) -> Device:
     """With what chatting needs where nobody wants to compile."""
     return make_device(extra="[chat-wheel]")
-
-
-def pip(*arguments: str) -> None:
-    """This environment's pip, which can install into another."""
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
-    assert done.returncode == 0, done.stderr

@@ -1,7 +1,9 @@
 """What a device is to its tests: an environment of its own, and commands that run there, away from this checkout."""
 
 import os
+import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,3 +43,19 @@ class Device:
         done = self.run("python", "-c", code)
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+
+def build_wheel(folder: Path) -> Path:
+    """The wheel of runtime/, built in `folder` from a copy, so that nothing is written into the checkout."""
+    ignored = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT / "runtime", folder / "runtime", ignore=ignored)
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(folder / "runtime"))
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def pip(*arguments: str) -> None:
+    """This environment's pip, which can install into another."""
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    assert done.returncode == 0, done.stderr
