@@ -18,7 +18,7 @@ from sottovoce_compiler.lowerings.parts import by_part
 from sottovoce_compiler.sources.checkpoint import Checkpoint
 from sottovoce_targets import Target
 
-OLDEST_TOOLS = "8.0"  # coremltools that opens packages of iOS 18
+OLDEST_TOOLS, NEXT_TOOLS = "9.0", "10"  # coremltools
 SPECIFICATIONS = {"iOS17": 8, "iOS18": 9}  # versions of Core ML's file format
 
 
@@ -57,7 +57,7 @@ def engine(system: str) -> Mapping[str, Any]:
     return {
         "name": ENGINE,
         "min_version": OLDEST_TOOLS,
-        "max_version": None,
+        "max_version": NEXT_TOOLS,
         "opset": SPECIFICATIONS[system],
         "cpu_features": [],
     }

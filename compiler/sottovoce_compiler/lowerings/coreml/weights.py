@@ -50,15 +50,21 @@ class Half:
 
 @dataclass(frozen=True, slots=True)
 class Int8Rows:
-    """8 bits with one scale a row."""
+    """8 bits with one scale a row. `plain` is the form from before iOS 18, which has no blocks."""
+
+    plain: bool = False
 
     def emit(self, const: Const, name: str, weight: Float, ones: int) -> Any:
         from coremltools.converters.mil import Builder as mb
 
         scale = half(name, np.maximum(np.abs(weight).max(axis=1), 1e-4) / np.float32(127))
         codes = np.clip(np.rint(weight / scale.astype(np.float32)[:, None]), -127, 127).astype(np.int8)
+        data = const(f"{name}_codes", codes.reshape(*weight.shape, *[1] * ones))
+        if not self.plain:
+            rows = const(f"{name}_scale", scale.reshape(-1, *[1] * (1 + ones)))
+            return mb.constexpr_blockwise_shift_scale(data=data, scale=rows, name=name)
         return mb.constexpr_affine_dequantize(
-            quantized_data=const(f"{name}_codes", codes.reshape(*weight.shape, *[1] * ones)),
+            quantized_data=data,
             zero_point=const(f"{name}_zero", np.int8(0)),
             scale=const(f"{name}_scale", scale),
             axis=const(f"{name}_axis", np.int32(0)),
@@ -167,7 +173,7 @@ def stored(precision: str, system: str, block: int) -> Stored:
     those with blocks."""
     if precision in PALETTES:
         return Palette(PALETTES[precision], grouped=PALETTES[precision] == 4, packed=system == "iOS17")
-    ways: Mapping[str, Stored] = {"fp16": Half(), "int8": Int8Rows(), "int4": Blocks(4, block)}
+    ways: Mapping[str, Stored] = {"fp16": Half(), "int8": Int8Rows(system == "iOS17"), "int4": Blocks(4, block)}
     return ways[precision]
 
 

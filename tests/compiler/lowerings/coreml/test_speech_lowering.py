@@ -36,7 +36,7 @@ def test_the_stream_is_not_measured_and_the_report_says_so(bundle: Path) -> None
 
 def test_the_manifest_says_what_runs_it(bundle: Path) -> None:
     manifest = open_bundle(bundle).manifest
-    assert (manifest.engine.name, manifest.engine.min_version, manifest.engine.opset) == ("coreml", "8.0", 8)
+    assert (manifest.engine.name, manifest.engine.min_version, manifest.engine.opset) == ("coreml", "9.0", 8)
     assert manifest.model["alignment_heads"] == 1
     assert "TextDecoder.mlpackage/Data/com.apple.CoreML/weights/weight.bin" in manifest.files
 

@@ -14,7 +14,8 @@ from sottovoce_compiler.lowerings.coreml.weights import Blocks, Half, Int8Rows, 
 # The way, the system it needs, and the share of the spread that may be lost: about its quantizer's for a normal.
 WAYS: dict[str, tuple[Stored, str, float]] = {
     "fp16": (Half(), "iOS17", 0.0005),
-    "int8": (Int8Rows(), "iOS17", 0.01),
+    "int8": (Int8Rows(), "iOS18", 0.01),
+    "int8, before iOS 18": (Int8Rows(plain=True), "iOS17", 0.01),
     "6 bits, one table": (Palette(6), "iOS18", 0.04),
     "6 bits, one table, before iOS 18": (Palette(6, packed=True), "iOS17", 0.04),
     "4 bits, a table for 16 rows": (Palette(4, grouped=True), "iOS18", 0.11),

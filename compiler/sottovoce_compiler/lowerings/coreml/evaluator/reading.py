@@ -5,6 +5,7 @@ Nothing of coremltools' converters is used: what is read is what lies in the fil
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from sottovoce_compiler.lowerings.coreml.evaluator.program import (
 from sottovoce_compiler.lowerings.coreml.protobuf import milproto, modelproto
 
 _MANIFEST_BYTES = 1 << 20
+_MAX_VALUES = 1 << 31  # of one variable; the largest of models that fit a phone have a quarter of it
 _WEIGHTS = "@model_path/"
 # Types whose literals lie in the field `bytes`: NumPy's type, bits.
 _IN_BYTES: Mapping[str, tuple[str, int]] = {
@@ -161,6 +163,8 @@ def _shape(name: str, dimensions: Iterable[Any]) -> tuple[int, ...]:
         if one.WhichOneof("dimension") != "constant":
             raise PackageError(f"{name} has a shape that is not fixed, as none in a program of ours has")
         sizes.append(int(one.constant.size))
+    if math.prod(sizes) > _MAX_VALUES:
+        raise PackageError(f"{name} has shape {tuple(sizes)}, more than {_MAX_VALUES} values")
     return tuple(sizes)
 
 

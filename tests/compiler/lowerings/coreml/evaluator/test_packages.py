@@ -76,6 +76,14 @@ def test_a_value_of_another_shape_than_the_program_says_is_an_error(tmp_path: Pa
         runners(edited(made(tmp_path), wider))["main"].run({"x": np.ones((2, 8), np.float16)})
 
 
+def test_a_variable_that_no_memory_holds_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    def vast(model: Any) -> None:
+        model.mlProgram.functions["main"].inputs[0].type.tensorType.dimensions[0].constant.size = 1 << 40
+
+    with pytest.raises(PackageError, match=r"x has shape \(1099511627776, 8\), more than 2147483648 values"):
+        read_package(edited(made(tmp_path), vast))
+
+
 def test_inputs_that_are_missing_or_unknown_are_named(tmp_path: Path) -> None:
     main = runners(made(tmp_path))["main"]
     with pytest.raises(PackageError, match="needs x"):
