@@ -37,7 +37,6 @@ def plan_causal_gguf(
         "running": round(known["running"]),
     }
     return MemoryPlan(
-        engine="llama.cpp",
         imports=imports("python", "numpy", "llama.cpp"),
         held={
             "weights": weights + packed,

@@ -30,7 +30,6 @@ def plan_causal_onnx(spec: CausalSpec, recipe: CausalRecipe, context: int, token
     }
     reading = round(known["tokenizer_reading"] * tokenizer) - sum(stays.values())
     return MemoryPlan(
-        engine="onnxruntime",
         imports=imports("python", "numpy", "onnxruntime", "tokenizers"),
         held=stays,
         opening={"opening": max(opening(matrices), reading)},

@@ -4,7 +4,7 @@ Bytes within; megabytes (10^6 bytes, as `sottovoce bench` has them) in the repor
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 MEGABYTE = 1e6
@@ -29,12 +29,10 @@ class MemoryPlan:
     is loaded to its bytes: two bundles in one process load it once.
     """
 
-    engine: str
     imports: Parts
     held: Parts
     opening: Parts
     uses: tuple[Use, ...]
-    notes: tuple[str, ...] = field(default=())
 
     def peak(self, use: Use) -> int:
         """The most that is taken above the imports, from opening the model to the end of `use`."""

@@ -32,7 +32,6 @@ def plan_whisper_onnx(spec: WhisperSpec, recipe: Recipe, window: float) -> Memor
     session = speech["float_session" if recipe.encoder == FloatLinear() else "session"]
     uses = _Uses(spec, looked_up(matrices[-1]))
     return MemoryPlan(
-        engine="onnxruntime",
         imports=imports("python", "numpy", "onnxruntime"),
         held={"weights": held(matrices) + stem + mapped_table(matrices[-1]), "engine": round(engine["code"] + session)},
         opening={"opening": opening(matrices)},

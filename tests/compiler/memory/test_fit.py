@@ -22,7 +22,7 @@ def plan_of(precision: str) -> MemoryPlan | None:
     if precision not in SIZES:
         return None
     held = {"weights": SIZES[precision] * MB}
-    return MemoryPlan("onnxruntime", IMPORTS, held, {}, (Use("short", {"audio": 10 * MB}),))
+    return MemoryPlan(IMPORTS, held, {}, (Use("short", {"audio": 10 * MB}),))
 
 
 def test_what_fits_is_in_the_report_beside_what_there_is() -> None:

@@ -4,7 +4,6 @@ from sottovoce_compiler.memory.plan import MemoryPlan, Use
 
 MB = 1_000_000
 PLAN = MemoryPlan(
-    engine="onnxruntime",
     imports={"python": 18 * MB, "numpy": 12 * MB},
     held={"weights": 50 * MB, "engine": 10 * MB},
     opening={"opening": 25 * MB},
