@@ -187,7 +187,7 @@ def _memory(report: Mapping[str, Any]) -> str:
     """What the report predicts, in words."""
     if (memory := report.get("memory")) is None:
         return ""
-    said = f"; in memory at most {memory['most_mb']:.0f}"
+    said = f"; in memory at most {memory['with_imports_mb']:.0f}"
     if (beside := memory.get("beside")) is not None:
         said += f", with {beside['name']} {beside['together_mb']:.0f}"
     said += f" of the {memory['usable_mb']:.0f} MB that its target has for programs"

@@ -39,7 +39,7 @@ def require_fit(
         )
     found = {**plan.to_json(), "usable_mb": megabytes(usable)}
     if beside is not None:
-        together = {"most_mb": megabytes(beside.most), "together_mb": megabytes(needed(plan, beside))}
+        together = {"with_imports_mb": megabytes(beside.most), "together_mb": megabytes(needed(plan, beside))}
         found["beside"] = {"name": beside.name, **together}
     too_much = [use.name for use in plan.uses if needed(plan, beside, use) > usable]
     if too_much:

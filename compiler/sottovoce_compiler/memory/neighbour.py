@@ -37,7 +37,7 @@ def read_neighbour(path: Path) -> Neighbour:
     if not isinstance(memory, Mapping) or not isinstance(imports := memory.get("imports"), Mapping):
         raise InputError(f"--beside {path}: its report predicts no memory; compile it again, with this version")
     found = {printable(str(name)): _bytes(path, value) for name, value in imports.items()}
-    return Neighbour(path.name, _bytes(path, memory.get("most_mb")), found)
+    return Neighbour(path.name, _bytes(path, memory.get("with_imports_mb")), found)
 
 
 def _bytes(path: Path, value: Any) -> int:

@@ -53,8 +53,7 @@ class MemoryPlan:
         parts = {**self.held, **first.adds}
         return {
             "peak_mb": megabytes(self.peak(first)),
-            "with_imports_mb": megabytes(self.peak(first) + self.imported),
-            "most_mb": megabytes(self.most + self.imported),
+            "with_imports_mb": megabytes(self.most + self.imported),
             "imports": {name: megabytes(size) for name, size in self.imports.items()},
             "uses": {use.name: megabytes(self.peak(use)) for use in self.uses},
             "opening_mb": megabytes(sum(self.held.values()) + sum(self.opening.values())),

@@ -27,7 +27,7 @@ def plan_of(precision: str) -> MemoryPlan | None:
 
 def test_what_fits_is_in_the_report_beside_what_there_is() -> None:
     memory = require_fit("m", TARGET, "int8", plan_of, SIZES, None)["memory"]
-    assert (memory["peak_mb"], memory["most_mb"], memory["usable_mb"]) == (310.0, 360.0, 419.4)
+    assert (memory["peak_mb"], memory["with_imports_mb"], memory["usable_mb"]) == (310.0, 360.0, 419.4)
     assert "beside" not in memory
 
 
@@ -59,7 +59,7 @@ def test_two_bundles_in_one_process_import_what_both_need_once() -> None:
 
 def test_a_neighbour_is_reckoned_with_and_named() -> None:
     memory = require_fit("m", TARGET, "int4", plan_of, SIZES, OTHER)["memory"]
-    assert memory["beside"] == {"name": "chat.svb", "most_mb": 150.0, "together_mb": 390.0}
+    assert memory["beside"] == {"name": "chat.svb", "with_imports_mb": 150.0, "together_mb": 390.0}
     with pytest.raises(DoesNotFitError, match=r"m in int8 beside chat.svb needs 490 MB.*--precision int4 would fit"):
         require_fit("m", TARGET, "int8", plan_of, SIZES, OTHER)
 
@@ -70,7 +70,7 @@ def test_a_use_that_can_be_done_without_is_named_where_it_would_not_fit() -> Non
         return plan and replace(plan, uses=(*plan.uses, Use("large", {"audio": 100 * MB}, needed=False)))
 
     memory = require_fit("m", TARGET, "int8", plan_with_more, SIZES, None)["memory"]
-    assert memory["too_much"] == ["large"] and memory["most_mb"] == 360.0
+    assert memory["too_much"] == ["large"] and memory["with_imports_mb"] == 360.0
     assert "too_much" not in require_fit("m", TARGET, "int4", plan_with_more, SIZES, None)["memory"]
     assert require_fit("m", TARGET, "int4", plan_with_more, SIZES, OTHER)["memory"]["too_much"] == ["large"]
 

@@ -17,7 +17,7 @@ def reported(monkeypatch: pytest.MonkeyPatch, report: Any) -> None:
 
 
 def test_a_bundle_says_what_it_takes_and_imports(monkeypatch: pytest.MonkeyPatch) -> None:
-    reported(monkeypatch, {"memory": {"most_mb": 250.5, "imports": {"python": 20, "llama.cpp": 15.5}}})
+    reported(monkeypatch, {"memory": {"with_imports_mb": 250.5, "imports": {"python": 20, "llama.cpp": 15.5}}})
     found = read_neighbour(Path("dir/chat.svb"))
     assert (found.name, found.most, found.above_imports) == ("chat.svb", 250_500_000, 215_000_000)
     assert found.imports == {"python": 20_000_000, "llama.cpp": 15_500_000}
@@ -28,13 +28,13 @@ def test_a_bundle_says_what_it_takes_and_imports(monkeypatch: pytest.MonkeyPatch
     [
         ({}, "its report predicts no memory; compile it again"),
         ({"memory": None}, "predicts no memory"),
-        ({"memory": {"most_mb": 3.0, "imports": []}}, "predicts no memory"),
+        ({"memory": {"with_imports_mb": 3.0, "imports": []}}, "predicts no memory"),
         ({"memory": {"imports": {}}}, "has None MB of memory"),
-        ({"memory": {"most_mb": True, "imports": {}}}, "has True MB"),
-        ({"memory": {"most_mb": float("nan"), "imports": {}}}, "has nan MB"),
-        ({"memory": {"most_mb": -1, "imports": {}}}, "has -1 MB of memory; 0 to"),
-        ({"memory": {"most_mb": 10, "imports": {"python": "x" * 1000}}}, "has 'xxx"),
-        ({"memory": {"most_mb": 1e300, "imports": {}}}, r"has 1e\+300 MB of memory; 0 to"),
+        ({"memory": {"with_imports_mb": True, "imports": {}}}, "has True MB"),
+        ({"memory": {"with_imports_mb": float("nan"), "imports": {}}}, "has nan MB"),
+        ({"memory": {"with_imports_mb": -1, "imports": {}}}, "has -1 MB of memory; 0 to"),
+        ({"memory": {"with_imports_mb": 10, "imports": {"python": "x" * 1000}}}, "has 'xxx"),
+        ({"memory": {"with_imports_mb": 1e300, "imports": {}}}, r"has 1e\+300 MB of memory; 0 to"),
     ],
 )
 def test_a_report_that_makes_no_sense_is_refused(report: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
