@@ -6,7 +6,7 @@
 Each run is a process of its own in a control group (memory_limit.py, by root), which is killed where it needs more; one
 runs without a limit. Audio comes from a file a piece at a time, so that none but the stream's own is in memory. Run as
 a script with --job it is that process. Linux only. Without --audio it hears the built-in set's recordings, one after
-the other, twice.
+the other; a recording in which nobody pauses fills the stream's window, and so its memory.
 """
 
 import argparse
@@ -26,7 +26,8 @@ MB = 1_000_000
 RATE = 16_000
 PIECE = RATE // 10  # samples that arrive at a time
 PAUSE = 2 * RATE  # samples of silence between recordings
-LIMITS_MB = (512, 300, 250, 200, 175, 150)
+LIMITS_MB = (512, 300, 200, 150)
+STEP = 1.0  # seconds of audio between two decodings
 LOOK_EVERY = 10  # pieces between two looks at what is resident
 ZERO_2W_THREADS = 4
 
@@ -80,7 +81,8 @@ def do(job: Job) -> dict[str, Any]:
     started = time.perf_counter()
     transcriber = sottovoce.Transcriber(job.bundle, threads=job.threads)
     transcriber.load()
-    session = transcriber.session()
+    # A step is never late: all runs hear the same in the same steps. Memory does not depend on how many there are.
+    session = transcriber.session(clock=lambda: 0.0, step=STEP)
     with Path(job.audio).open("rb", buffering=0) as file:
         while raw := file.read(4 * PIECE):
             take(list(session.push(np.frombuffer(raw, np.float32))))
@@ -115,16 +117,17 @@ def run(job: Job, limit_mb: int | None) -> Run:
     return Run(limit_mb, killed=False, counted_mb=round(counted, 1), **json.loads(done.stdout.splitlines()[-1]))
 
 
-def write_audio(files: Sequence[Path], path: Path, times: int) -> None:
-    """The recordings with pauses after each, as raw float32 (n,) at 16 kHz."""
+def write_audio(files: Sequence[Path], path: Path, seconds: float) -> None:
+    """The recordings with pauses after each, as raw float32 (n,) at 16 kHz, up to so many seconds."""
     import numpy as np
 
     from sottovoce.audio import load_audio
 
     with path.open("wb") as out:
-        for file in [*files] * times:
+        for file in files:
             out.write(load_audio(file).tobytes())
             out.write(np.zeros(PAUSE, np.float32).tobytes())
+        out.truncate(min(out.tell(), 4 * round(seconds * RATE)))
 
 
 def table(runs: Sequence[Run], facts: dict[str, Any]) -> str:
@@ -135,7 +138,8 @@ def table(runs: Sequence[Run], facts: dict[str, Any]) -> str:
         "",
         f"{facts['model']}, compiled for {facts['target']}, {full.audio_s:.0f} s of audio in one stream, "
         f"{facts['threads']} threads; {facts['machine']['cpu']}, {facts['machine']['cores']} cores, "
-        f"Python {facts['machine']['python']}, onnxruntime {facts['onnxruntime']}; {facts['date']}. "
+        f"Python {facts['machine']['python']}, onnxruntime {facts['onnxruntime']}; {facts['date']}; "
+        f"load average {facts['machine']['load_average_before']:.0f}. "
         "Limits are enforced by a control group; a run that needs more is killed. MB are 10^6 bytes.",
         "",
         "| limit, MB | resident at most, MB | of it no file, MB | counted by the group, MB | work, s | words | text |",
@@ -144,7 +148,8 @@ def table(runs: Sequence[Run], facts: dict[str, Any]) -> str:
     for one in runs:
         limit = "none" if one.limit_mb is None else str(one.limit_mb)
         if one.killed:
-            lines.append(f"| {limit} | killed | | {one.counted_mb:.0f} | | | |")
+            counted = "" if one.counted_mb is None else f"{one.counted_mb:.0f}"
+            lines.append(f"| {limit} | killed | | {counted} | | | |")
             continue
         same = "the same" if one.text_sha256 == full.text_sha256 else "differs"
         lines.append(
@@ -159,7 +164,7 @@ def main() -> None:
     parser.add_argument("--job", help=argparse.SUPPRESS)
     parser.add_argument("--bundle", type=Path)
     parser.add_argument("--audio", type=Path, nargs="+", help="recordings (default: the built-in set's)")
-    parser.add_argument("--times", type=int, default=2, help="how often they are heard (default: 2)")
+    parser.add_argument("--seconds", type=float, default=60, help="how much of them is heard (default: 60)")
     parser.add_argument("--threads", type=int, default=ZERO_2W_THREADS)
     parser.add_argument("--limits-mb", type=int, nargs="+", default=list(LIMITS_MB))
     parser.add_argument("--output", type=Path, help="without the ending: a .json and a .md are written")
@@ -187,16 +192,21 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as work:
         audio = Path(work) / "audio.raw"
-        write_audio(args.audio or _builtin(), audio, args.times)
+        write_audio(args.audio or _builtin(), audio, args.seconds)
         job = Job(str(args.bundle.resolve()), str(audio), args.threads)
-        runs = []
+        runs: list[Run] = []
         for limit in (None, *args.limits_mb):
             runs.append(run(job, limit))
             print(runs[-1], flush=True)
-    result = {**facts, "runs": [asdict(one) for one in runs]}
-    args.output.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
-    args.output.with_suffix(".md").write_text(table(runs, facts))
+            write(args.output, runs, facts)
     print(table(runs, facts))
+
+
+def write(output: Path, runs: Sequence[Run], facts: dict[str, Any]) -> None:
+    """What was measured so far, as JSON and as Markdown."""
+    result = {**facts, "runs": [asdict(one) for one in runs]}
+    output.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    output.with_suffix(".md").write_text(table(runs, facts))
 
 
 def _builtin() -> list[Path]:
