@@ -27,6 +27,8 @@ MOST_TOKENS = 120  # of an answer
 REMEMBERED = 8  # messages, the system's not among them
 WAITING = 8.0  # seconds in which a question may follow the wake word alone
 INTERRUPTING = 2  # words that stop an answer, where it may be interrupted
+# Nobody reads what is said while it is said: it is decoded where the speaker pauses, and settled at the end, all of it.
+WHOLE: dict[str, Any] = {"partials": False, "step": 5.0, "hold_back": 5.0}
 STOP = frozenset(("stop", "be quiet", "never mind"))
 
 
@@ -164,7 +166,7 @@ def main() -> int:
             assistant = Assistant(thinker, speaker, ear, wake=args.wake, may_interrupt=args.interrupt)
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: assistant.stop())
-            session = transcriber.session(partials=args.interrupt)
+            session = transcriber.session(**{"partials": True} if args.interrupt else WHOLE)
             events = stack.enter_context(closing(drive(session, ear)))
             print("listening", flush=True)
             assistant.listen(events, lambda: session.time)
