@@ -72,13 +72,13 @@ class Room:
                 padded = np.concatenate([part, np.zeros(-part.size % PIECE, np.float32)])
                 yield from padded.reshape(-1, PIECE)
             elif callable(part):
-                for _ in range(600):
+                for _ in range(2000):
                     yield np.zeros(PIECE, np.float32)
                     if part():
                         break
-                    threading.Event().wait(0.002)  # the others need a moment of real time too
+                    threading.Event().wait(0.005)  # the others need a moment of real time too
                 else:
-                    raise AssertionError("the room has waited for a minute")
+                    raise AssertionError("the room has waited for minutes")
             else:
                 yield from (np.zeros(PIECE, np.float32) for _ in range(round(part * 10)))
 
