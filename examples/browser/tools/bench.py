@@ -146,8 +146,9 @@ def measure_chat(site: str, bundle: Path, threads: int) -> dict[str, Any]:
 def compare(site: str, bundle: Path, data: Path, most: int) -> dict[str, Any]:
     """Transcripts of many clips: the page's and the device's, and the device's of samples changed in their last bit."""
     rows = [json.loads(line) for line in data.read_text().splitlines() if line.strip()]
-    clips = [data.parent / row["file"] for row in rows][:most]
     asr = sottovoce.Transcriber(bundle, threads=1)
+    known = [row for row in rows if row.get("language") in asr.languages]
+    clips = [data.parent / row["file"] for row in known][:most]
     found = []
     with tempfile.TemporaryDirectory() as profile, open_page(Path(profile)) as page:
         page.go(site)
@@ -186,6 +187,11 @@ def edits(left: list[str], right: list[str]) -> int:
     return row[-1]
 
 
+def load() -> dict[str, float]:
+    """What else the machine does, just before."""
+    return {"load_average": os.getloadavg()[0]}
+
+
 def machine() -> dict[str, Any]:
     model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     with tempfile.TemporaryDirectory() as profile, open_page(Path(profile)) as page:
@@ -194,7 +200,7 @@ def machine() -> dict[str, Any]:
     return {
         **{"processor": model[1] if model else platform.machine(), "cores": os.cpu_count(), "browser": browser},
         **{"onnxruntime-web": package["dependencies"]["onnxruntime-web"], "sottovoce": sottovoce.__version__},
-        **{"python": platform.python_version(), "load_average": os.getloadavg()[0], "date": str(date.today())},
+        **{"python": platform.python_version(), "date": str(date.today())},
     }
 
 
@@ -204,29 +210,20 @@ def table(found: dict[str, Any]) -> str:
     versions = f"{about['browser']}, onnxruntime-web {about['onnxruntime-web']}; Python {about['python']}"
     lines = [
         *("# In the browser, beside the device's runtime", ""),
-        f"{about['processor']}, {about['cores']} cores; {versions}; load average {about['load_average']:.2f} before; "
-        f"{about['date']}.",
+        f"{about['processor']}, {about['cores']} cores; {versions}; {about['date']}.",
     ]
     if speech := found.get("speech"):
-        head = (
-            "clip",
-            "threads",
-            "opening, s",
-            "first time, s",
-            "later, s",
-            "device, s",
-            "ratio",
-            "same text",
-            "same words",
+        head = "clip|threads|load average|opening, s|first time, s|later, s|device, s|ratio|same text|same words".split(
+            "|"
         )
         lines += rows(head, [speech_row(one) for one in speech])
         lines += ["", "Times of the page are from choosing the file to the whole text. Medians, taking turns."]
     if chat := found.get("chat"):
-        head = ("chat", "threads", "opening, s", "first token, s", "tokens/s", "device, tokens/s", "same text")
+        head = "chat|threads|load average|opening, s|first token, s|tokens/s|device, tokens/s|same text".split("|")
         lines += rows(head, [chat_row(one) for one in chat])
     if same := found.get("transcripts"):
         names = {"browser": "the page", "last_bit": "the device, samples changed in their last bit"}
-        head = ("against the device", "clips", "same text", "same words", "words", "that differ")
+        head = "against the device|clips|same text|same words|words|that differ".split("|")
         lines += rows(head, [(names[other], *map(str, same[other].values())) for other in names])
     return "\n".join(lines) + "\n"
 
@@ -250,7 +247,7 @@ def speech_row(one: dict[str, Any]) -> list[str]:
 
 def chat_row(one: dict[str, Any]) -> list[str]:
     figures = [f"{one[key]:.1f}" for key in ("load_s", "first_s", "tokens_per_s", "device_tokens_per_s")]
-    return [one["bundle"], str(one["threads"]), *figures, yes(one["same_text"])]
+    return [one["bundle"], str(one["threads"]), f"{one['load_average']:.1f}", *figures, yes(one["same_text"])]
 
 
 def yes(value: bool) -> str:
@@ -276,12 +273,17 @@ def main() -> None:
     with serving() as site:
         if given.speech and given.clip:
             found["speech"] = [
-                {"clip": given.clip.name, **measure_speech(site, given.speech, given.clip, threads, given.repetitions)}
+                {
+                    "clip": given.clip.name,
+                    **load(),
+                    **measure_speech(site, given.speech, given.clip, threads, given.repetitions),
+                }
                 for threads in given.threads
             ]
         if given.chat:
             found["chat"] = [
-                {"bundle": given.chat.stem, **measure_chat(site, given.chat, threads)} for threads in given.threads
+                {"bundle": given.chat.stem, **load(), **measure_chat(site, given.chat, threads)}
+                for threads in given.threads
             ]
         if given.speech and given.data:
             found["transcripts"] = compare(site, given.speech, given.data, given.most)
