@@ -213,17 +213,35 @@ def table(found: dict[str, Any]) -> str:
         f"{about['processor']}, {about['cores']} cores; {versions}; {about['date']}.",
     ]
     if speech := found.get("speech"):
-        head = "clip|threads|load average|opening, s|first time, s|later, s|device, s|ratio|same text|same words".split(
-            "|"
-        )
+        head = [
+            "clip",
+            "threads",
+            "load average",
+            "opening, s",
+            "first time, s",
+            "later, s",
+            "device, s",
+            "ratio",
+            "same text",
+            "same words",
+        ]
         lines += rows(head, [speech_row(one) for one in speech])
         lines += ["", "Times of the page are from choosing the file to the whole text. Medians, taking turns."]
     if chat := found.get("chat"):
-        head = "chat|threads|load average|opening, s|first token, s|tokens/s|device, tokens/s|same text".split("|")
+        head = [
+            "chat",
+            "threads",
+            "load average",
+            "opening, s",
+            "first token, s",
+            "tokens/s",
+            "device, tokens/s",
+            "same text",
+        ]
         lines += rows(head, [chat_row(one) for one in chat])
     if same := found.get("transcripts"):
         names = {"browser": "the page", "last_bit": "the device, samples changed in their last bit"}
-        head = "against the device|clips|same text|same words|words|that differ".split("|")
+        head = ["against the device", "clips", "same text", "same words", "words", "that differ"]
         lines += rows(head, [(names[other], *map(str, same[other].values())) for other in names])
     return "\n".join(lines) + "\n"
 
@@ -238,6 +256,7 @@ def speech_row(one: dict[str, Any]) -> list[str]:
     return [
         one["clip"],
         str(one["threads"]),
+        f"{one['load_average']:.1f}",
         *times,
         f"{one['ratio']:.1f}x",
         yes(one["same_text"]),
