@@ -129,7 +129,7 @@ def _add_costs(found: Json, bundles: Bundles, audio: str | None, options: argpar
     runs = {label: list[Any]() for label in bundles}
     for _ in range(options.processes):
         for label, path in bundles.items():
-            runs[label].append(measure(path, audio, 1, options.threads))
+            runs[label].append(measure(path, audio, 1, options.threads, brief=True))
     for label, made in runs.items():
         found[label] |= {
             "load_s": statistics.median(one.load_s for one in made),

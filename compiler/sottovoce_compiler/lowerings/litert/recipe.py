@@ -44,8 +44,8 @@ def _whole(precision: str, unit: int) -> Recipe:
         case "int8":
             return Recipe(Int8Rows(), Int8Rows(), Int8Rows(), half_tables=True)
         case "int4":
-            blocks = four_bits(unit)
-            return Recipe(Int8Rows(), blocks, blocks, half_tables=True)
+            # With the head in 4 bits too, whose scales are positive here, whisper-base lost 3.8 points of words.
+            return Recipe(Int8Rows(), four_bits(unit), Int8Rows(), half_tables=True)
     raise ValueError(f"precision {precision!r} is not one of {', '.join(LITERT_PRECISIONS)}")
 
 
