@@ -31,8 +31,12 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", required=True, type=Path, metavar="DIR", help="where drafts are made, and kept")
     parser.add_argument("--cases", default="", metavar="WORD", help="measure only cases whose name has this word")
+    parser.add_argument("--predict", action="store_true", help="measure nothing: predict anew what was measured before")
     given = parser.parse_args(arguments)
     given.work.mkdir(parents=True, exist_ok=True)
+    if given.predict:
+        record({"cases": predicted_anew()}, None)
+        return
     for case in CASES:
         if given.cases in case.name:
             record({"cases": {case.name: measured(case, given.work)}}, arguments)
@@ -42,8 +46,21 @@ def main(arguments: Sequence[str]) -> None:
             record({"pairs": {name: together(first, second, given.work)}}, arguments)
 
 
-def record(found: Mapping[str, Any], arguments: Sequence[str]) -> None:
-    """Add to what is known, and write it: a run that is cut short leaves what it has measured."""
+def predicted_anew() -> dict[str, Any]:
+    """What is known of all cases, with what the compiler predicts of them now."""
+    known = json.loads((RESULTS / "memory.json").read_text())["cases"]
+    for case in CASES:
+        uses = known.get(case.name, {}).get("uses", {})
+        plan = predicted(case) if uses else None
+        for use in plan.uses if plan else ():
+            if use.name in uses:
+                uses[use.name]["predicted_mb"] = round(plan.peak(use) / 1e6, 1)
+    return known
+
+
+def record(found: Mapping[str, Any], arguments: Sequence[str] | None) -> None:
+    """Add to what is known, and write it: a run that is cut short leaves what it has measured. `arguments` None where
+    nothing was measured: the command stays."""
     print(json.dumps(found), file=sys.stderr)
     file = RESULTS / "memory.json"
     known: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
@@ -51,7 +68,7 @@ def record(found: Mapping[str, Any], arguments: Sequence[str]) -> None:
     cases = {**known.get("cases", {}), **found.get("cases", {})}
     result = {
         "date": machine.today(),
-        "command": machine.command_line("benchmarks/memory.py", arguments),
+        "command": known["command"] if arguments is None else machine.command_line("benchmarks/memory.py", arguments),
         "machine": dict(machine.describe()),
         "versions": {name: version(name) for name in VERSIONS},
         "cases": {name: cases[name] for name in order if name in cases},
