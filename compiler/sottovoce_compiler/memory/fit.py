@@ -86,5 +86,7 @@ def _refusal(
     both = "" if beside is None else f" beside {beside.name}"
     said = f"{name} in {precision}{both} needs {need:.0f} MB; {target.name} has {have:.0f} MB for programs. "
     if best is None:
-        return said + "No precision of this format would fit: take a smaller model or another --format, or say --memory-mb"
+        return (
+            said + "No precision of this format would fit: take a smaller model or another --format, or say --memory-mb"
+        )
     return said + f"--precision {best[0]} would fit, with {best[1] / MEGABYTE:.0f} MB"
