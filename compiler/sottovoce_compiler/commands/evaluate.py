@@ -141,11 +141,16 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _evaluated_engine(model: str) -> str | None:
-    """The engine of a bundle that an evaluator stands in for on this host; None where none does."""
+    """The engine of a bundle that an evaluator stands in for on this host; None where none does, and for a bundle that
+    cannot be opened, of which whoever measures it says why."""
     from sottovoce.bundle import open_bundle
     from sottovoce.engines.stand_in import stand_in_for
+    from sottovoce.errors import BundleError
 
-    name = open_bundle(model).manifest.engine.name
+    try:
+        name = open_bundle(model).manifest.engine.name
+    except BundleError:
+        return None
     return None if stand_in_for(name) is None else name
 
 
