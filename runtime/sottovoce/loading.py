@@ -12,7 +12,7 @@ from sottovoce.archive import MANIFEST
 from sottovoce.bundle import Bundle, open_bundle
 from sottovoce.chunking import chunks
 from sottovoce.decoding.grammar import Tokens
-from sottovoce.engines import SpeechEngine
+from sottovoce.engines import BundleEngine
 from sottovoce.engines.opening import speech_engine
 from sottovoce.errors import BundleError, InputError
 from sottovoce.manifest import printable
@@ -51,7 +51,7 @@ class Loaded:
     bundle: Bundle
     tokens: Tokens
     table: TokenTable
-    engine: SpeechEngine
+    engine: BundleEngine
     vad: VoiceActivity | None
     stream: Mapping[str, float]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sottovoce.bundle import Bundle
-from sottovoce.engines import SpeechEngine
+from sottovoce.engines import BundleEngine
 from sottovoce.engines.chat import ChatEngine
 from sottovoce.engines.stand_in import StandIn, standing_in
 from sottovoce.errors import InputError
@@ -130,7 +130,7 @@ def stream_note(form: str) -> str | None:
     return "the stream was not measured: an evaluator stands in for the engine, and takes seconds for each step of one"
 
 
-def _coreml_speech(bundle: Bundle, threads: int) -> SpeechEngine:
+def _coreml_speech(bundle: Bundle, threads: int) -> BundleEngine:
     from sottovoce_compiler.lowerings.coreml.stand_in import evaluated_speech
 
     return evaluated_speech(bundle, threads)

@@ -41,17 +41,7 @@ class DecodeBatch(Protocol):
 
 
 class SpeechEngine(Protocol):
-    """Runs one bundle's encoder and decoder."""
-
-    @property
-    def vocab_size(self) -> int:
-        """How many logits a position has; every token is below."""
-        ...
-
-    @property
-    def adapters(self) -> int:
-        """How many adapters are attached."""
-        ...
+    """Runs one model's encoder and decoder."""
 
     def load(self) -> None: ...
 
@@ -63,6 +53,22 @@ class SpeechEngine(Protocol):
         """Memory that a second of encoded audio holds while it is being decoded."""
         ...
 
+    def close(self) -> None: ...
+
+
+class BundleEngine(SpeechEngine, Protocol):
+    """The engine of a speech bundle, which says what its tokens are and may take adapters."""
+
+    @property
+    def vocab_size(self) -> int:
+        """How many logits a position has; every token is below."""
+        ...
+
+    @property
+    def adapters(self) -> int:
+        """How many adapters are attached."""
+        ...
+
     def attach(self, file: GgufFile, scale: float) -> None:
         """Add an adapter, `scale` times. Raises InputError for one that does not fit, BundleError where the bundle has
         no room for adapters."""
@@ -71,5 +77,3 @@ class SpeechEngine(Protocol):
     def detach(self, keep: int = 0) -> None:
         """Remove all adapters but the first `keep`."""
         ...
-
-    def close(self) -> None: ...

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from sottovoce.bundle import Bundle
-from sottovoce.engines import SpeechEngine
+from sottovoce.engines import BundleEngine
 from sottovoce.engines.chat import ChatEngine
 from sottovoce.engines.litert_model import CHOICES, Package
 from sottovoce.errors import BundleError, EngineError
@@ -18,7 +18,7 @@ from sottovoce.errors import BundleError, EngineError
 Check = Callable[[str], list[str]]  # what differs from the golden case of a name
 
 
-def prove_speech(bundle: Bundle, package: Package, engine: SpeechEngine) -> None:
+def prove_speech(bundle: Bundle, package: Package, engine: BundleEngine) -> None:
     """Re-runs the golden cases of a speech bundle with the loaded `engine`.
 
     Raises EngineError naming what differs, or that there are none to hold it against.

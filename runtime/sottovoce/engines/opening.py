@@ -2,7 +2,7 @@
 when one is opened."""
 
 from sottovoce.bundle import COREML, LITERT, LLAMA_CPP, Bundle
-from sottovoce.engines import SpeechEngine
+from sottovoce.engines import BundleEngine
 from sottovoce.engines.chat import ChatEngine
 from sottovoce.engines.stand_in import stand_in_for
 from sottovoce.errors import BundleError
@@ -11,7 +11,7 @@ from sottovoce.manifest import printable
 GGUF_FILE = "model.gguf"  # of a chat bundle for llama.cpp
 
 
-def speech_engine(bundle: Bundle, threads: int) -> SpeechEngine:
+def speech_engine(bundle: Bundle, threads: int) -> BundleEngine:
     """The engine of a speech bundle, not loaded yet. Raises BundleError for one that this runtime does not have."""
     name = bundle.manifest.engine.name
     if (other := stand_in_for(name)) is not None and other.speech is not None:

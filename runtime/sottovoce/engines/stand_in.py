@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sottovoce.bundle import Bundle
-    from sottovoce.engines import SpeechEngine
+    from sottovoce.engines import BundleEngine
     from sottovoce.engines.chat import ChatEngine
 
 
@@ -25,7 +25,7 @@ class StandIn:
     """
 
     name: str
-    speech: "Callable[[Bundle, int], SpeechEngine] | None" = None
+    speech: "Callable[[Bundle, int], BundleEngine] | None" = None
     chat: "Callable[[Bundle, int, int | None], ChatEngine] | None" = None
 
 

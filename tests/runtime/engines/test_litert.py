@@ -11,7 +11,7 @@ import pytest
 from litert_case import make_speech_bundle
 
 from sottovoce.bundle import open_bundle
-from sottovoce.engines import SpeechEngine
+from sottovoce.engines import BundleEngine
 from sottovoce.engines.litert import Heard, Hearing, LiteRtWhisper
 from sottovoce.engines.onnxruntime import OnnxWhisper, Shape
 from sottovoce.errors import BundleError, EngineError
@@ -48,7 +48,7 @@ def reference(random_bundle: Path) -> Iterator[OnnxWhisper]:
 
 
 def test_it_is_a_speech_engine(engine: LiteRtWhisper, reference: OnnxWhisper) -> None:
-    checked: SpeechEngine = engine
+    checked: BundleEngine = engine
     assert checked.vocab_size == reference.vocab_size and checked.adapters == 0
     assert checked.bytes_per_second() == reference.bytes_per_second()
 

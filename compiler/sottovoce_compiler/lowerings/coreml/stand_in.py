@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from sottovoce.bundle import Bundle
-from sottovoce.engines import SpeechEngine
+from sottovoce.engines import BundleEngine
 from sottovoce.engines.chat import ChatEngine
 from sottovoce.engines.coreml_chat import FUNCTIONS, PACKAGE, STEP, ChatModels, CoreMLChat
 from sottovoce.engines.coreml_files import unpack
@@ -22,7 +22,7 @@ from sottovoce_compiler.lowerings.coreml.evaluator.running import Constants, Run
 ENGINE = "coreml"  # as manifests call it
 
 
-def evaluated_speech(bundle: Bundle, threads: int) -> SpeechEngine:
+def evaluated_speech(bundle: Bundle, threads: int) -> BundleEngine:
     """The evaluator of a speech bundle, not loaded yet. It takes as many threads as torch does."""
     shape = Shape.of(bundle.manifest.model, bundle.manifest.audio)
     return CoreMLSpeech(shape, lambda: _speech_models(bundle), str(bundle.path))
