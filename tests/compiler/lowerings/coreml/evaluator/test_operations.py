@@ -100,7 +100,8 @@ def test_a_convolution_is_the_sum_of_products_over_its_window(stride: int, tmp_p
 
 def test_float16_is_rounded_after_each_operation_and_overflows_as_it_does(tmp_path: Path) -> None:
     found = evaluated(lambda x: mb.mul(x=mb.add(x=x, y=np.float16(300)), y=np.float16(300)), tmp_path, HALF)
-    wanted = (X.astype(np.float16) + np.float16(300)) * np.float16(300)
+    with np.errstate(over="ignore"):
+        wanted = (X.astype(np.float16) + np.float16(300)) * np.float16(300)
     assert found.dtype == np.float16
     assert (found == wanted).all()
     assert np.isinf(found).all()
