@@ -21,7 +21,6 @@ from sottovoce_compiler.finetune.data.augment import ways_of
 
 Kind = Literal["text", "speech"]
 
-AUGMENT = "speed,join"  # of speech, where nobody chose
 DEVICE_DTYPES = {"cpu": "bfloat16", "cuda": "bfloat16"}
 PATHS = ("data", "eval_data", "from_adapter")  # relative to the file that names them
 MAX_CONFIG_BYTES = 1 << 20
@@ -106,8 +105,7 @@ class Settings:
     augment: str | None = _of(
         None,
         "data",
-        "learn recordings at other speeds too (speed), and after each other (join), or as they are (none); "
-        f"default: {AUGMENT}",
+        "learn recordings at other speeds too (speed), and after each other (join), as speed,join; default: none",
         metavar="WAYS",
         check=ways_of,
     )
@@ -185,7 +183,6 @@ class Settings:
         return replace(
             self,
             alpha=2.0 * self.rank if self.alpha is None else self.alpha,
-            augment=(self.augment or AUGMENT) if speech else None,
             batch_tokens=self.batch_tokens or (4096 if speech else 2048),
             learning_rate=self.learning_rate or (5e-4 if speech else 1e-3),
             measure=measure,
