@@ -3,6 +3,7 @@
 `python -m sottovoce_compiler.lowerings.coreml.worker FOLDER MEGABYTES` is run by `conversion`.
 """
 
+import errno
 import logging
 import sys
 from pathlib import Path
@@ -11,6 +12,9 @@ from sottovoce_compiler.families.causal import CausalSpec
 from sottovoce_compiler.families.whisper import WhisperSpec
 from sottovoce_compiler.lowerings.coreml.conversion import FAILED, MEMORY, MISSING, PROGRESS
 from sottovoce_compiler.lowerings.coreml.job import Job, Load, read_job
+
+# What the C library's loader says when it may map no more.
+_NO_ROOM = ("failed to map segment", "cannot allocate memory", "cannot map zero-fill pages")
 
 
 def main(folder: Path, megabytes: int) -> None:
@@ -72,6 +76,12 @@ def _limit(megabytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
 
 
+def out_of_memory(error: ImportError | OSError) -> bool:
+    """Whether that is the limit too: a library that found no room to be loaded comes as an ImportError without errno."""
+    said = str(error)
+    return getattr(error, "errno", None) == errno.ENOMEM or any(words in said for words in _NO_ROOM)
+
+
 if __name__ == "__main__":
     try:
         main(Path(sys.argv[1]), int(sys.argv[2]))
@@ -82,6 +92,11 @@ if __name__ == "__main__":
         if (error.name or "").split(".")[0] != "coremltools":
             raise
         print(f"{MISSING}Core ML packages need coremltools: pip install 'sottovoce-compiler[coreml]'", flush=True)
+        sys.exit(1)
+    except (ImportError, OSError) as error:
+        if not out_of_memory(error):
+            raise
+        print(MEMORY, flush=True)
         sys.exit(1)
     except ValueError as error:
         print(f"{FAILED}{str(error).splitlines()[0]}", flush=True)

