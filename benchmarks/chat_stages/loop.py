@@ -6,6 +6,7 @@ from tokens to tokens.
 
 from functools import partial
 
+from cached_files import forget
 from chat_plan import ChatBundle, ChatModel, Plan
 from chat_prompts import STORY, asked, story
 from peers.chat import (
@@ -36,6 +37,7 @@ def run(plan: Plan, model: ChatModel, bundle: ChatBundle) -> Json:
     ours.load()
     cases = _cases(plan, ours)
     ours.close()
+    forget(bundle.path, *plan.work.glob("*.gguf"))
     rates, described = over_openings(plan, makers, cases)
     return {"systems": described, "openings": OPENINGS, **rated(rates, OURS)}
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+from cached_files import forget
 from chat_plan import ChatBundle, ChatModel, Plan
 from peers.chat import GENAI, OUR_ENGINE, OURS, Made, available, create_chat
 from peers.sottovoce_chat import SottovoceChat
@@ -24,6 +25,7 @@ def run(plan: Plan, model: ChatModel, bundle: ChatBundle) -> Json:
     chat.load()
     cases = {f"greedy {wanted}": Case(ask(chat, wanted), plan.tokens) for wanted in plan.prompts}
     chat.close()
+    forget(bundle.path, *folders.values())
     rates, described = over_openings(plan, makers, cases)
     through = _through_chat(plan, chat, _made(plan, bundle), cases[f"greedy {min(plan.prompts)}"])
     return {"systems": described, "openings": OPENINGS, **rated(rates, OUR_ENGINE), "chat": through}

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sottovoce.adapter_pin import open_pinned, weights_of
-from sottovoce.engines.onnxruntime import Float
+from sottovoce.engines import Float
 from sottovoce.errors import EngineError, InputError
 from sottovoce.loading import Loaded
 from sottovoce.vad import SAMPLE_RATE

@@ -17,13 +17,13 @@ from sottovoce.bundle import Bundle
 from sottovoce.engines.coreml_chat import FUNCTIONS, PACKAGE, STEP, ChatModels, CoreMLChat
 from sottovoce.engines.coreml_files import cache_folder, kept
 from sottovoce.engines.coreml_speech import DECODER, ENCODER, MEL, CoreMLSpeech, Predict, SpeechModels, Values
-from sottovoce.engines.onnxruntime import Shape
+from sottovoce.engines.shapes import SpeechShape
 from sottovoce.errors import EngineError, MissingExtraError
 
 
 def core_ml_speech(bundle: Bundle) -> CoreMLSpeech:
     """The engine of a speech bundle, not loaded yet."""
-    shape = Shape.of(bundle.manifest.model, bundle.manifest.audio)
+    shape = SpeechShape.of(bundle.manifest.model, bundle.manifest.audio)
     return CoreMLSpeech(shape, lambda: _speech_models(bundle), str(bundle.path))
 
 

@@ -7,16 +7,13 @@ overwritten from there on, since no token sees what lies behind it.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sottovoce.bundle import Bundle
-from sottovoce.chat.tokenizer import TokenizerVocabulary
-from sottovoce.engines.chat import Vocabulary
-from sottovoce.engines.onnxruntime_chat import TOKENIZER, ChatShape
+from sottovoce.engines.bundle_chat import BundleChat
 from sottovoce.errors import InputError
 
 PACKAGE = "Model"
@@ -37,7 +34,7 @@ class ChatModels:
     engine: str
 
 
-class CoreMLChat:
+class CoreMLChat(BundleChat):
     """The engine of one chat bundle; see `engines.chat.ChatEngine`. Cheap to make; `load` calls `open_models`.
 
     `context` is the room to have, at most what the bundle was made for, which is the default: the package always has
@@ -45,46 +42,23 @@ class CoreMLChat:
     """
 
     def __init__(self, bundle: Bundle, open_models: Callable[[], ChatModels], context: int | None = None) -> None:
-        self.shape = ChatShape.of(bundle.manifest.model)
-        self._bundle, self._open = bundle, open_models
-        self._context = self.shape.context if context is None else context
-        if not 0 < self._context <= self.shape.context:
-            raise InputError(f"a context of {context}; this bundle has room for 1 to {self.shape.context} tokens")
-        self._length = 0
+        super().__init__(bundle, "Core ML", context)
+        self._open = open_models
         self._models: ChatModels | None = None
-        self._vocabulary: TokenizerVocabulary | None = None
 
     def load(self) -> None:
         """Open the models. Raises what opening them raises, and MissingExtraError without `tokenizers`."""
         if self._models is None:
-            self._vocabulary = self._read_vocabulary()
+            _ = self.vocabulary  # what it raises is raised here
             self._models = self._open()
 
     def close(self) -> None:
         """Give the models' memory back."""
         self._models, self._length = None, 0
 
-    def _read_vocabulary(self) -> TokenizerVocabulary:
-        bundle = self._bundle
-        return TokenizerVocabulary(bundle.read(TOKENIZER), bundle.manifest.generation, self.shape.vocab_size)
-
     @property
     def name(self) -> str:
         return self._opened().engine
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        if self._vocabulary is None:
-            self._vocabulary = self._read_vocabulary()
-        return self._vocabulary
-
-    @property
-    def context(self) -> int:
-        return self._context
-
-    @property
-    def length(self) -> int:
-        return self._length
 
     def evaluate(self, tokens: Sequence[int], *, outputs: int = 1) -> Float:
         """See `ChatEngine.evaluate`."""
@@ -101,12 +75,6 @@ class CoreMLChat:
             at += part.size
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def truncate(self, length: int) -> None:
-        """See `ChatEngine.truncate`. Raises InputError for a negative length."""
-        if length < 0:
-            raise InputError(f"a sequence cannot have {length} positions")
-        self._length = min(self._length, length)
-
     def save_state(self) -> bytes:
         """Raises InputError: Core ML lends a state and shows it to nobody."""
         raise InputError("a sequence cannot be saved with Core ML; it is read again from its text")
@@ -115,14 +83,6 @@ class CoreMLChat:
         """Raises InputError, as nothing can have been saved; the sequence is then empty."""
         self._length = 0
         raise InputError("the saved sequence is not of this model and engine; start a new one")
-
-    def attach(self, adapter: Path, scale: float) -> None:
-        """Raises InputError: a Core ML package's weights are one with their program."""
-        raise InputError(f"{str(adapter)!r:.200}: a Core ML bundle takes no adapter; merge it with compile --adapter")
-
-    def detach(self, keep: int = 0) -> None:
-        """Nothing is ever attached; the sequence is emptied."""
-        self._length = 0
 
     def embed(self, tokens: Sequence[int]) -> Float:
         """Raises InputError: no package for embeddings is made."""
@@ -133,25 +93,12 @@ class CoreMLChat:
         assert self._models is not None  # loaded above
         return self._models
 
-    def _checked(self, tokens: Sequence[int], outputs: int) -> NDArray[np.int32]:
-        """The tokens as an array, all known and with room for them."""
-        ids = np.asarray(tokens, np.int64)
-        if not ids.size or not 1 <= outputs <= ids.size:
-            raise InputError(f"{outputs} outputs of {ids.size} tokens; one token or more, and as many outputs at most")
-        if ids.min() < 0 or ids.max() >= self.shape.vocab_size:
-            raise InputError(f"tokens {ids.min()} to {ids.max()}; this model's are 0 to {self.shape.vocab_size - 1}")
-        if self._length + ids.size > self._context:
-            raise InputError(
-                f"{self._length} + {ids.size} tokens exceed the context of {self._context}; shorten the conversation"
-            )
-        return ids.astype(np.int32)
-
     def _next_function(self, left: int) -> str:
         """The one for many tokens wherever more than one is left and the cache has room for all that it writes."""
         fits = self._length + FUNCTIONS[PREFILL] <= self.shape.context
         return PREFILL if left > 1 and fits else STEP
 
-    def _run(self, name: str, part: NDArray[np.int32]) -> NDArray[Any]:
+    def _run(self, name: str, part: NDArray[np.int64]) -> NDArray[Any]:
         """Logits (n, vocabulary) of a part. What the function takes beyond it is padding, which is overwritten later:
         it sees what a token there would see, so that nothing in the cache is ever not a number."""
         size, context = FUNCTIONS[name], self.shape.context

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sottovoce.engines.onnxruntime import Shape
+from sottovoce.engines.shapes import SpeechShape
 from sottovoce.errors import BundleError, EngineError
 from sottovoce.gguf import GgufFile
 
@@ -41,7 +41,7 @@ class CoreMLSpeech:
     """The engine of one bundle, called `name`; see `engines.SpeechEngine`. Cheap to make; `open_models` is called when
     it loads."""
 
-    def __init__(self, shape: Shape, open_models: Callable[[], SpeechModels], name: str) -> None:
+    def __init__(self, shape: SpeechShape, open_models: Callable[[], SpeechModels], name: str) -> None:
         self.shape, self._open, self._name = shape, open_models, name
         self._models: SpeechModels | None = None
 
@@ -101,7 +101,7 @@ class _Row:
     length: int = 0
 
     @classmethod
-    def new(cls, shape: Shape, step: Predict) -> "_Row":
+    def new(cls, shape: SpeechShape, step: Predict) -> "_Row":
         size = (1, shape.layers * shape.heads * shape.head_width, 1, shape.text_context)
         return cls(step, np.zeros(size, np.float16), np.zeros(size, np.float16))
 
@@ -135,7 +135,7 @@ class CoreMLBatch:
     """Rows decoded one after the other; see `engines.DecodeBatch`. The alignment has one head: the mean of those that
     follow the audio, which is what the model gives."""
 
-    def __init__(self, shape: Shape, rows: Sequence[_Row], capacity: int) -> None:
+    def __init__(self, shape: SpeechShape, rows: Sequence[_Row], capacity: int) -> None:
         self._shape, self._rows = shape, list(rows)
         self._capacity = min(capacity, shape.text_context)
         self._alignment: Float | None = None

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sottovoce.bundle import Bundle
 from sottovoce.engines.litert_decoder import Audio, Decoder, Row, cross_shapes, side_by_side
 from sottovoce.engines.litert_model import LiteRtModel, find_package
-from sottovoce.engines.onnxruntime import Shape
+from sottovoce.engines.shapes import SpeechShape
 from sottovoce.errors import BundleError, EngineError
 from sottovoce.gguf import GgufFile
 
@@ -58,7 +58,7 @@ class Heard:
     samples: int
 
     @classmethod
-    def of(cls, samples: int, shape: Shape, hearing: Hearing) -> "Heard":
+    def of(cls, samples: int, shape: SpeechShape, hearing: Hearing) -> "Heard":
         context = min(-(-samples // shape.frame_samples) + hearing.margin, shape.max_frames)
         here, kept = np.arange(context), np.arange(context + hearing.stride // 2, shape.max_frames, hearing.stride)
         quiet = np.full(kept.size, context - hearing.margin // 2)  # amid the margin, wherever there is a tail
@@ -83,7 +83,7 @@ class LiteRtWhisper:
     def __init__(self, bundle: Bundle, threads: int) -> None:
         self._bundle, self._threads = bundle, threads
         manifest = bundle.manifest
-        self.shape = Shape.of(manifest.model, manifest.audio)
+        self.shape = SpeechShape.of(manifest.model, manifest.audio)
         self._hearing = Hearing.of(manifest.model, self.shape.max_frames)
         self._encoder: LiteRtModel | None = None
         self._decoder: Decoder | None = None

@@ -4,23 +4,19 @@ Knows the cache, which lies in the graph's inputs and is copied only when their 
 nothing of messages or sampling. The graph is what `sottovoce_compiler.lowerings.litert.causal` makes.
 """
 
-import hashlib
-import struct
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sottovoce.bundle import Bundle
-from sottovoce.chat.tokenizer import TokenizerVocabulary
-from sottovoce.engines.chat import Vocabulary
+from sottovoce.engines.bundle_chat import ROOM, BundleChat, parts_of
+from sottovoce.engines.chat_state import damaged
 from sottovoce.engines.litert_model import HIDDEN, LiteRtModel, find_package
-from sottovoce.engines.onnxruntime_chat import TOKENIZER, ChatShape
-from sottovoce.errors import BundleError, EngineError, InputError
+from sottovoce.engines.shapes import bounded
+from sottovoce.errors import BundleError, EngineError
 from sottovoce.memory import available_bytes
 
 Float = NDArray[np.float32]
@@ -28,10 +24,8 @@ Sizes = dict[str, tuple[int, ...]]
 
 GRAPH = "model.tflite"
 PART = 128  # tokens a run: more was no faster, and an interrupt is answered after each
-_ROOM = 512  # positions to begin with; the room doubles as a conversation grows
-_MB = 1_000_000
+_MOST_WIDTH = 1 << 16
 _MAGIC = b"svtf0001"
-_HEADER = struct.Struct("<8s32sQI")  # magic, fingerprint of the model, positions, CRC-32 of what follows
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +63,7 @@ class Sight:
         return np.tile(bias, (self.group, 1))[None, None]
 
 
-class LiteRtChat:
+class LiteRtChat(BundleChat):
     """The engine of one chat bundle; see `sottovoce.engines.chat.ChatEngine`. Cheap to make; `load` opens the graph.
 
     `context` is the room to have, at most what the bundle was made for, which is the default. Memory is taken as the
@@ -77,16 +71,11 @@ class LiteRtChat:
     """
 
     def __init__(self, bundle: Bundle, threads: int, context: int | None = None) -> None:
-        model = bundle.manifest.model
-        self.shape = ChatShape.of(model)
-        self._sight = Sight.of(model, self.shape.kv_heads)
-        self._bundle, self._threads = bundle, threads
-        self._context = self.shape.context if context is None else context
-        if not 0 < self._context <= self.shape.context:
-            raise InputError(f"a context of {context}; this bundle has room for 1 to {self.shape.context} tokens")
+        super().__init__(bundle, "LiteRT", context)
+        self._threads = threads
+        self._sight = Sight.of(bundle.manifest.model, self.shape.kv_heads)
         self._names = [f"{kind}_{i}" for i in range(self.shape.layers) for kind in ("key", "value")]
-        self._length = self._capacity = 0
-        self._vocabulary: TokenizerVocabulary | None = None
+        self._capacity = 0
         self._graph: LiteRtModel | None = None
         self._name = ""
 
@@ -97,8 +86,11 @@ class LiteRtChat:
         or memory is too small, MissingExtraError without LiteRT or the `tokenizers` library."""
         if self._graph is not None:
             return
-        self._check_memory(available_bytes())
-        self._vocabulary = self._read_vocabulary()
+        location = self._bundle.locate(GRAPH)
+        # The kernels lay the weights out anew. Within a zip the file itself is in memory too; from a folder it is
+        # mapped, and goes where memory is short.
+        self._check_memory(location.size * (2 if location.offset else 1), available_bytes())
+        _ = self.vocabulary  # what it raises is raised here
         package = find_package()
         self._name = f"LiteRT ({package.name} {package.version})"
         cache = (1, self.shape.kv_heads, -1, self.shape.head_width)
@@ -110,9 +102,9 @@ class LiteRtChat:
         }
         results: Sizes = {"logits": (1, -1, self.shape.vocab_size), **dict.fromkeys(self._names, cache)}
         if self.shape.pooling is not None:
-            results["hidden"] = (-1, _width(self._bundle.manifest.model))
+            results["hidden"] = (-1, bounded(self._bundle.manifest.model, "width", _MOST_WIDTH))
         self._graph = LiteRtModel(self._bundle, GRAPH, self._threads, inputs, results)
-        self._capacity = min(_ROOM, self._context)
+        self._capacity = min(ROOM, self._context)
         # LiteRT lays weights out for its kernels when sizes are first known: now, and not at the first token.
         self._resize(1, 1, {name: bias.shape for name, bias in self._sight.biases(0, 1, self._capacity).items()})
         if not package.maintained:
@@ -124,22 +116,6 @@ class LiteRtChat:
                 self.close()
                 raise
 
-    def _check_memory(self, available: int | None) -> None:
-        """Raises EngineError with both numbers where the weights, as the kernels lay them out, and the whole context
-        would not fit."""
-        cache, location = self.shape.cache_bytes(self._context), self._bundle.locate(GRAPH)
-        # Within a zip the file itself is in memory too; from a folder it is mapped, and goes where memory is short.
-        needed = cache + location.size * (2 if location.offset else 1)
-        if available is not None and needed > available:
-            raise EngineError(
-                f"the model needs about {needed // _MB} MB, {cache // _MB} MB of it for {self._context} positions; "
-                f"{available // _MB} MB are available. A smaller context needs less, as does a model of fewer bits"
-            )
-
-    def _read_vocabulary(self) -> TokenizerVocabulary:
-        bundle = self._bundle
-        return TokenizerVocabulary(bundle.read(TOKENIZER), bundle.manifest.generation, self.shape.vocab_size)
-
     def close(self) -> None:
         """Give the graph's memory back."""
         self._graph, self._length, self._capacity = None, 0, 0
@@ -150,66 +126,26 @@ class LiteRtChat:
     def name(self) -> str:
         return self._name
 
-    @property
-    def vocabulary(self) -> Vocabulary:
-        if self._vocabulary is None:
-            self._vocabulary = self._read_vocabulary()
-        return self._vocabulary
-
-    @property
-    def context(self) -> int:
-        return self._context
-
-    @property
-    def length(self) -> int:
-        return self._length
-
     def evaluate(self, tokens: Sequence[int], *, outputs: int = 1) -> Float:
         """See `ChatEngine.evaluate`. Raises BundleError for a damaged file."""
         ids = self._checked(tokens, outputs)
-        first = ids.size - outputs  # the first token whose logits are wanted
-        parts = []
-        for start in range(0, ids.size, PART):
-            part = ids[start : start + PART]
-            # A part of which nothing is wanted computes one position: no graph is asked for none.
-            wanted = np.arange(min(max(first - start, 0), part.size - 1), part.size, dtype=np.int32)
-            self._run(part, wanted)
-            if start + part.size > first:
-                parts.append(self._ready.result("logits")[0])
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    def truncate(self, length: int) -> None:
-        """See `ChatEngine.truncate`. Raises InputError for a negative length."""
-        if length < 0:
-            raise InputError(f"a sequence cannot have {length} positions")
-        self._length = min(self._length, length)
-
-    def attach(self, adapter: Path, scale: float) -> None:
-        """Raises InputError: a LiteRT bundle's weights are one with their graph."""
-        raise InputError(
-            f"{str(adapter)!r:.200}: a bundle for LiteRT takes no adapter; "
-            "compile with --adapter, or chat with a GGUF bundle"
-        )
-
-    def detach(self, keep: int = 0) -> None:
-        """Nothing is ever attached; the sequence is emptied."""
-        self._length = 0
+        logits = []
+        for part, positions, are_wanted in parts_of(ids.size, outputs, PART):
+            self._run(ids[part], positions)
+            if are_wanted:
+                logits.append(self._ready.result("logits")[0])
+        return logits[0] if len(logits) == 1 else np.concatenate(logits)
 
     def embed(self, tokens: Sequence[int]) -> Float:
         """See `ChatEngine.embed`. The sequence is empty afterwards."""
-        if self.shape.pooling is None:
-            raise InputError(f"{self._bundle.manifest.name} is made for chat and not for embeddings")
+        self._check_embeds()
         self._length = 0
-        ids = self._checked(tokens, 1)
-        parts = []
-        for start in range(0, ids.size, PART):
-            self._run(ids[start : start + PART], np.zeros(1, np.int32))
-            parts.append(self._ready.result("hidden"))
+        ids, hidden = self._checked(tokens, 1), []
+        for part, _, _ in parts_of(ids.size, 1, PART):
+            self._run(ids[part], np.zeros(1, np.int64))
+            hidden.append(self._ready.result("hidden"))
         self._length = 0
-        hidden = np.concatenate(parts)
-        pooled: Float = {"mean": hidden.mean(axis=0), "cls": hidden[0], "last": hidden[-1]}[self.shape.pooling]
-        unit: Float = pooled / np.maximum(np.linalg.norm(pooled), np.float32(1e-12))
-        return unit
+        return self._pooled(np.concatenate(hidden))
 
     # -- running ---------------------------------------------------------------------------------------------------
 
@@ -219,27 +155,19 @@ class LiteRtChat:
         assert self._graph is not None  # load raises instead
         return self._graph
 
-    def _checked(self, tokens: Sequence[int], outputs: int) -> NDArray[np.int32]:
-        """The tokens as an array, all known and with room for them."""
-        ids = np.asarray(tokens, np.int64)
-        if not ids.size or not 1 <= outputs <= ids.size:
-            raise InputError(f"{outputs} outputs of {ids.size} tokens; one token or more, and as many outputs at most")
-        if ids.min() < 0 or ids.max() >= self.shape.vocab_size:
-            raise InputError(f"tokens {ids.min()} to {ids.max()}; this model's are 0 to {self.shape.vocab_size - 1}")
-        if self._length + ids.size > self._context:
-            raise InputError(
-                f"{self._length} + {ids.size} tokens exceed the context of {self._context}; shorten the conversation"
-            )
+    def _checked(self, tokens: Sequence[int], outputs: int) -> NDArray[np.int64]:
+        """As every engine's, with room made for them."""
+        ids = super()._checked(tokens, outputs)
         self.load()
         self._make_room(self._length + ids.size)
-        return ids.astype(np.int32)
+        return ids
 
     def _make_room(self, positions: int) -> None:
         """Room for `positions`, at most the context; the graph gets it at its next run."""
         if positions > self._capacity:
-            self._capacity = min(self._context, 1 << (positions - 1).bit_length())
+            self._capacity = self._room_for(positions)
 
-    def _run(self, tokens: NDArray[np.int32], wanted: NDArray[np.int32]) -> None:
+    def _run(self, tokens: NDArray[np.int64], wanted: NDArray[np.int64]) -> None:
         """One part: its results are then in the graph, its keys and values in the cache."""
         graph, count = self._ready, tokens.size
         biases = self._sight.biases(self._length, count, self._capacity)
@@ -290,47 +218,18 @@ class LiteRtChat:
     def save_state(self) -> bytes:
         """The used part of the cache after a header; exact, so that what follows is what would have followed."""
         graph = self._ready
-        parts = [graph.part(f"past_{name}", self._used).tobytes() for name in self._names] if self._length else []
-        crc = 0
-        for part in parts:
-            crc = zlib.crc32(part, crc)
-        return b"".join([_HEADER.pack(_MAGIC, self._fingerprint(), self._length, crc), *parts])
+        parts = [graph.part(f"past_{name}", self._used) for name in self._names] if self._length else []
+        return self._saved_as(_MAGIC, GRAPH).pack(parts, self._length)
 
     def load_state(self, state: bytes | memoryview, length: int) -> None:
         """See `ChatEngine.load_state`."""
         self._length = 0
-        payload = self._checked_state(state, length)
+        saved = self._saved_as(_MAGIC, GRAPH).unpack(state, length, self._context)
+        if not saved.holds():
+            raise damaged()
         self._make_room(length)
         biases = self._sight.biases(0, 1, self._capacity)
         self._resize(1, 1, {name: bias.shape for name, bias in biases.items()})
-        rows = (self.shape.kv_heads, length, self.shape.head_width)
-        size = rows[0] * rows[1] * rows[2]
-        for index, name in enumerate(self._names if length else ()):
-            self._put_cache(name, 0, np.frombuffer(payload, np.float32, size, index * size * 4).reshape(rows))
+        for name, values in zip(self._names, saved.arrays(), strict=False):
+            self._put_cache(name, 0, values)
         self._length = length
-
-    def _fingerprint(self) -> bytes:
-        """Of the graph with its weights, as the manifest has it."""
-        return bytes.fromhex(hashlib.sha256(self._bundle.manifest.files[GRAPH].sha256.encode()).hexdigest())
-
-    def _checked_state(self, state: bytes | memoryview, length: int) -> memoryview:
-        """What follows the header. Raises InputError where it is not ours or damaged."""
-        if not 0 <= length <= self._context:
-            raise InputError(f"a saved sequence of {length} positions; at most {self._context} fit here")
-        wanted = _HEADER.size + self.shape.cache_bytes(length)
-        if len(state) != wanted:
-            raise InputError(f"a saved sequence of {len(state)} bytes; {length} positions of this model have {wanted}")
-        magic, fingerprint, positions, crc = _HEADER.unpack_from(state)
-        if magic != _MAGIC or fingerprint != self._fingerprint():
-            raise InputError("the saved sequence is not of this model and engine; start a new one")
-        payload = memoryview(state)[_HEADER.size :]
-        if positions != length or zlib.crc32(payload) != crc:
-            raise InputError("the saved sequence is damaged; start a new one")
-        return payload
-
-
-def _width(model: Mapping[str, Any]) -> int:
-    width = model.get("width")
-    if not isinstance(width, int) or isinstance(width, bool) or not 0 < width <= 1 << 16:
-        raise BundleError(f"the manifest has width = {width!r:.50}; 1 to {1 << 16} is possible")
-    return width

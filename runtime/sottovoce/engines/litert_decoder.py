@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sottovoce.bundle import Bundle
 from sottovoce.engines.litert_model import HIDDEN, LiteRtModel, hidden_new, hidden_past
-from sottovoce.engines.onnxruntime import Shape
+from sottovoce.engines.shapes import SpeechShape
 from sottovoce.errors import BundleError
 
 Float = NDArray[np.float32]
@@ -54,7 +54,7 @@ class Row:
 class Decoder:
     """The graph, and which rows are in its inputs at the moment."""
 
-    def __init__(self, bundle: Bundle, threads: int, shape: Shape) -> None:
+    def __init__(self, bundle: Bundle, threads: int, shape: SpeechShape) -> None:
         self._shape = shape
         self._names = [(f"key_{i}", f"value_{i}") for i in range(shape.layers)]
         self._graph = self._open(bundle, threads)
@@ -161,7 +161,7 @@ class Decoder:
             row.length += length
 
 
-def cross_shapes(shape: Shape) -> Sizes:
+def cross_shapes(shape: SpeechShape) -> Sizes:
     """The cross-attention's keys and values, by their names in both graphs."""
     size = (1, shape.heads, -1, shape.head_width)
     return {f"cross_{kind}_{i}": size for i in range(shape.layers) for kind in ("key", "value")}

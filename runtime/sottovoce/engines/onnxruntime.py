@@ -17,6 +17,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from sottovoce.bundle import Bundle
+from sottovoce.engines.shapes import SpeechShape
 from sottovoce.engines.speech_adapter import SpeechAdapter, feeds, read_adapter, slots_of
 from sottovoce.errors import BundleError, EngineError
 from sottovoce.gguf import GgufFile
@@ -31,42 +32,6 @@ ADAPTED_ENCODER, ADAPTED_DECODER = "encoder-adapted.onnx", "decoder-adapted.onnx
 _FOLDER_KEY = "session.model_external_initializers_file_folder_path"
 _HIDDEN = np.float32(-1e9)  # added to the scores of frames that a shorter row of a batch does not have
 _MIN_SAMPLES = 400  # the spectrogram reflects 200 samples at the start; shorter audio is followed by silence
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What the engine must know to size buffers; from the manifest's `model` and `audio`."""
-
-    layers: int
-    heads: int
-    head_width: int
-    vocab_size: int
-    text_context: int
-    frame_samples: int
-    max_frames: int
-
-    @classmethod
-    def of(cls, model: Mapping[str, Any], audio: Mapping[str, Any]) -> "Shape":
-        """Raises BundleError naming the number that is missing or absurd."""
-
-        def bounded(group: Mapping[str, Any], key: str, most: int) -> int:
-            value = group.get(key)
-            if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
-                raise BundleError(f"the manifest has {key} = {value!r}; 1 to {most} is possible")
-            return value
-
-        return cls(
-            layers=bounded(model, "decoder_layers", 256),
-            heads=bounded(model, "decoder_heads", 256),
-            head_width=bounded(model, "head_width", 1024),
-            vocab_size=bounded(model, "vocab_size", 1 << 20),
-            text_context=bounded(model, "text_context", 1 << 14),
-            frame_samples=bounded(audio, "frame_samples", 1 << 12),
-            max_frames=bounded(audio, "max_frames", 1 << 14),
-        )
-
-    def cross_names(self) -> list[str]:
-        return [f"cross_{kind}_{i}" for i in range(self.layers) for kind in ("key", "value")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +60,7 @@ class OnnxWhisper:
     def __init__(self, bundle: Bundle, threads: int) -> None:
         self._bundle = bundle
         self._threads = threads
-        self.shape = Shape.of(bundle.manifest.model, bundle.manifest.audio)
+        self.shape = SpeechShape.of(bundle.manifest.model, bundle.manifest.audio)
         self._encoder: _Opened | None = None
         self._decoder: _Opened | None = None
         self._intact: Future[None] | None = None
@@ -244,7 +209,7 @@ class OnnxWhisper:
 class OnnxBatch:
     """Rows decoded together; see `engines.DecodeBatch`."""
 
-    def __init__(self, opened: _Opened, shape: Shape, cross: Cross, rows: int, capacity: int) -> None:
+    def __init__(self, opened: _Opened, shape: SpeechShape, cross: Cross, rows: int, capacity: int) -> None:
         self._opened, self._shape, self._capacity, self._rows = opened, shape, capacity, rows
         self._cross = cross
         self._total = np.zeros(rows, np.int32)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sottovoce.engines.onnxruntime_chat import ChatShape
+from sottovoce.engines.shapes import ChatShape
 from sottovoce_compiler.families import language_model
 from sottovoce_compiler.families.causal import CausalModel
 from sottovoce_compiler.lowerings.gguf.lowering import FILE, lower_gguf

@@ -13,7 +13,8 @@ from litert_case import make_speech_bundle
 from sottovoce.bundle import open_bundle
 from sottovoce.engines import BundleEngine
 from sottovoce.engines.litert import Heard, Hearing, LiteRtWhisper
-from sottovoce.engines.onnxruntime import OnnxWhisper, Shape
+from sottovoce.engines.onnxruntime import OnnxWhisper
+from sottovoce.engines.shapes import SpeechShape
 from sottovoce.errors import BundleError, EngineError
 
 FED = np.array([[50258, 50259, 50359, 50363, 300, 4000, 27, 511]], np.int64)
@@ -206,7 +207,7 @@ def test_absurd_numbers_of_the_manifest_are_named(value: object) -> None:
 
 
 def test_frames_that_are_heard_are_those_of_the_audio_its_margin_and_every_eighth_behind() -> None:
-    shape = Shape(2, 2, 32, 51865, 448, frame_samples=320, max_frames=1500)
+    shape = SpeechShape(2, 2, 32, 51865, 448, frame_samples=320, max_frames=1500)
     heard = Heard.of(16_000, shape, Hearing(25, 8))
     assert heard.samples == (50 + 25 + 2) * 320
     assert heard.positions[:75].tolist() == heard.frames[:75].tolist() == list(range(75))

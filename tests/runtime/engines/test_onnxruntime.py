@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from sottovoce.bundle import Bundle, open_bundle
-from sottovoce.engines.onnxruntime import OnnxWhisper, Shape
+from sottovoce.engines.onnxruntime import OnnxWhisper
+from sottovoce.engines.shapes import SpeechShape
 from sottovoce.errors import BundleError, EngineError
 
 FED = np.array([[50258, 50259, 50359, 50363, 300, 4000, 27, 511]], np.int64)
@@ -220,10 +221,10 @@ def test_an_absurd_size_is_refused_before_anything_is_allocated(random_bundle: P
     manifest = open_bundle(random_bundle).manifest
     for key in ("decoder_layers", "decoder_heads", "head_width", "vocab_size", "text_context"):
         with pytest.raises(BundleError, match=key):
-            Shape.of({**manifest.model, key: value}, manifest.audio)
+            SpeechShape.of({**manifest.model, key: value}, manifest.audio)
     for key in ("frame_samples", "max_frames"):
         with pytest.raises(BundleError, match=key):
-            Shape.of(manifest.model, {**manifest.audio, key: value})
+            SpeechShape.of(manifest.model, {**manifest.audio, key: value})
 
 
 @pytest.mark.weights

@@ -11,7 +11,8 @@ from chat_bundle_case import CONTEXT, SPEC, make_chat_bundle, random_causal
 
 from sottovoce.bundle import open_bundle
 from sottovoce.engines.chat import ChatEngine
-from sottovoce.engines.onnxruntime_chat import PART, ChatShape, OnnxChat
+from sottovoce.engines.onnxruntime_chat import PART, OnnxChat
+from sottovoce.engines.shapes import ChatShape
 from sottovoce.errors import BundleError, EngineError, InputError
 
 # fp32 over other shapes adds in another order; logits here are of size 1 to 10.

@@ -1,24 +1,20 @@
 """A language model as a Core ML package in a bundle: one package of two functions, the tokenizer beside it."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping
-from math import prod
 from pathlib import Path
-from typing import Any
 
-from sottovoce.engines.onnxruntime_chat import TOKENIZER
+from sottovoce.engines.bundle_chat import TOKENIZER
 from sottovoce_compiler.families import UnsupportedModelError
-from sottovoce_compiler.families.causal import CausalModel, CausalSpec, Float, role_shape
-from sottovoce_compiler.lowerings.coreml.causal_recipe import CausalParts, causal_parts, key
+from sottovoce_compiler.families.causal import CausalModel, CausalSpec, Float
+from sottovoce_compiler.lowerings.causal_bundle import MATRICES, shape_fields, stored_weights, tokenizer_of
+from sottovoce_compiler.lowerings.coreml.causal_recipe import causal_parts, key
 from sottovoce_compiler.lowerings.coreml.conversion import convert
 from sottovoce_compiler.lowerings.coreml.job import Job
 from sottovoce_compiler.lowerings.coreml.precision import deployment
 from sottovoce_compiler.lowerings.coreml.speech_lowering import about, engine, notes, package_files
 from sottovoce_compiler.lowerings.gguf.model import tensor_name
 from sottovoce_compiler.lowerings.lowered import Lowered
-from sottovoce_compiler.sources.checkpoint import Checkpoint, SourceError
-
-_MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
+from sottovoce_compiler.sources.checkpoint import Checkpoint
 
 
 def lower_coreml(
@@ -36,8 +32,7 @@ def lower_coreml(
     SourceError without a tokenizer.json, ConversionError or MissingExtraError as `convert` does.
     """
     spec = model.spec
-    if checkpoint.tokenizer_file is None:
-        raise SourceError(f"{checkpoint.name} has no tokenizer.json, which a bundle for Core ML carries")
+    tokenizer = tokenizer_of(checkpoint, "Core ML")
     if spec.pooling is not None:
         raise UnsupportedModelError(f"{checkpoint.name} is made for embeddings: compile to ONNX")
     room, system = min(context, spec.context), deployment(precision, stateful=True)
@@ -50,17 +45,16 @@ def lower_coreml(
         return model.load(role, int(layer) if layer else None)
 
     files = package_files(convert(job, _keys(spec), load, work, progress))
+    size = sum(file.stat().st_size for file in files.values() if isinstance(file, Path))
+
+    def form(role: str, layer: int | None) -> str:
+        return parts.of(role, layer).describe()
+
     return Lowered(
-        files={**files, TOKENIZER: checkpoint.tokenizer_file},
+        files={**files, TOKENIZER: tokenizer},
         engine=engine(system),
-        model={
-            "context": room,
-            "layers": spec.layers,
-            "kv_heads": spec.kv_heads,
-            "head_width": spec.head_width,
-            "vocab_size": spec.vocab_size,
-        },
-        weights=_weights(spec, parts, files, importance is not None),
+        model=shape_fields(spec, room),
+        weights=stored_weights(spec, form, size, importance is not None),
         notes=notes(system),
         packages=("coremltools",),
     )
@@ -76,26 +70,7 @@ def _by_key(spec: CausalSpec, importance: Mapping[str, Float] | None) -> dict[st
         return None
     found = {}
     for layer in range(spec.layers):
-        for role in _MATRICES:
+        for role in MATRICES:
             if (columns := importance.get(tensor_name(spec, role, layer))) is not None:
                 found[key(role, layer)] = columns
     return found
-
-
-def _weights(
-    spec: CausalSpec, parts: CausalParts, files: Mapping[str, bytes | Path], calibrated: bool
-) -> dict[str, Any]:
-    """What the report says: how many weights are stored in which way."""
-    held: Counter[str] = Counter()
-    held[parts.of("embed", None).describe()] += (1 if spec.tied else 2) * prod(role_shape(spec, "embed"))
-    for layer in range(spec.layers):
-        for role in _MATRICES:
-            held[parts.of(role, layer).describe()] += prod(role_shape(spec, role))
-    total = held.total()
-    size = sum(file.stat().st_size for file in files.values() if isinstance(file, Path))
-    return {
-        "importance_matrix": calibrated,
-        "parameters": total,
-        "bits_per_weight": round(8 * size / total, 3),
-        "share_by_type": {kind: round(count / total, 4) for kind, count in sorted(held.items())},
-    }

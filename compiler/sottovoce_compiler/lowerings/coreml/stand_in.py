@@ -14,7 +14,7 @@ from sottovoce.engines.chat import ChatEngine
 from sottovoce.engines.coreml_chat import FUNCTIONS, PACKAGE, STEP, ChatModels, CoreMLChat
 from sottovoce.engines.coreml_files import unpack
 from sottovoce.engines.coreml_speech import DECODER, ENCODER, MEL, CoreMLSpeech, Predict, SpeechModels
-from sottovoce.engines.onnxruntime import Shape
+from sottovoce.engines.shapes import SpeechShape
 from sottovoce.errors import BundleError
 from sottovoce_compiler.lowerings.coreml.evaluator.reading import read_package
 from sottovoce_compiler.lowerings.coreml.evaluator.running import Constants, Runner, check_known
@@ -24,7 +24,7 @@ ENGINE = "coreml"  # as manifests call it
 
 def evaluated_speech(bundle: Bundle, threads: int) -> BundleEngine:
     """The evaluator of a speech bundle, not loaded yet. It takes as many threads as torch does."""
-    shape = Shape.of(bundle.manifest.model, bundle.manifest.audio)
+    shape = SpeechShape.of(bundle.manifest.model, bundle.manifest.audio)
     return CoreMLSpeech(shape, lambda: _speech_models(bundle), str(bundle.path))
 
 

@@ -77,7 +77,7 @@ def _limit(megabytes: int) -> None:
 
 
 def out_of_memory(error: ImportError | OSError) -> bool:
-    """Whether that is the limit too: a library that found no room to be loaded comes as an ImportError without errno."""
+    """Whether that is the limit too: a library that finds no room to be loaded is an ImportError without errno."""
     said = str(error)
     return getattr(error, "errno", None) == errno.ENOMEM or any(words in said for words in _NO_ROOM)
 

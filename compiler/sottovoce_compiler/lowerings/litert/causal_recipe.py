@@ -38,6 +38,10 @@ class CausalRecipe:
         chosen = self.finer.get((role, layer), self.layers)
         return replace(chosen, importance=self.importance(role, layer)) if isinstance(chosen, Int4Blocks) else chosen
 
+    def form(self, role: str, layer: int | None) -> str:
+        """How a matrix is stored, for the report; the embedding and head have no layer."""
+        return (self.head if layer is None else self.linear(role, layer)).describe()
+
 
 def causal_recipe(precision: str, spec: CausalSpec, importance: Importance | None = None) -> CausalRecipe:
     """The recipe for `precision`.

@@ -42,6 +42,10 @@ class CausalRecipe:
             return replace(chosen, importance=self.importance(role, layer))
         return chosen
 
+    def form(self, role: str, layer: int | None) -> str:
+        """How a matrix is stored, for the report; the embedding and head have no layer."""
+        return (self.head if layer is None else self.linear(role, layer)).describe()
+
 
 def causal_recipe(
     precision: str,

@@ -23,12 +23,19 @@ class Linear(Protocol):
 
     def emit(self, graph: Graph, x: str, name: str, weight: Float, bias: Float | None) -> str: ...
 
+    def describe(self) -> str:
+        """How a weight is stored, for the report."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class FloatLinear:
     """Weights kept as they are (float32), or stored in half the bytes (float16) and widened when the session loads."""
 
     half: bool = False
+
+    def describe(self) -> str:
+        return "fp16" if self.half else "fp32"
 
     def emit(self, graph: Graph, x: str, name: str, weight: Float, bias: Float | None) -> str:
         kernel = np.ascontiguousarray(weight.T)
@@ -50,6 +57,9 @@ class DynamicInt8Linear:
     """
 
     levels: int = 127
+
+    def describe(self) -> str:
+        return "8 bits by row"
 
     def emit(self, graph: Graph, x: str, name: str, weight: Float, bias: Float | None) -> str:
         scale = np.maximum(np.abs(weight).max(axis=1), 1e-12) / np.float32(self.levels)
@@ -89,6 +99,9 @@ class BlockLinear:
     bits: int
     block: int
     fitted: bool = False
+
+    def describe(self) -> str:
+        return f"{self.bits} bits in blocks of {self.block}"
 
     def quantize(self, weight: Float) -> Blocks:
         """Symmetric quantization; at 4 bits each block's scale is the one of a few that loses least in mean square.

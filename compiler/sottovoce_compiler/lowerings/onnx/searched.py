@@ -47,6 +47,9 @@ class SearchedLinear:
     block: int = 32
     importance: Float | None = None
 
+    def describe(self) -> str:
+        return f"4 bits in blocks of {self.block}"
+
     def quantize(self, weight: Float) -> ZeroPointBlocks:
         """The blocks of `weight` (N, K) that lose least in (weighted) mean square among those tried.
 

@@ -28,6 +28,9 @@ class SlottedLinear:
         b = graph.input(f"{name}.{B}", TensorProto.FLOAT, [f"{name}.rank", rows])
         return graph.op("Add", plain, graph.op("MatMul", graph.op("MatMul", x, a), b))
 
+    def describe(self) -> str:
+        return self.base.describe()
+
 
 def slotted(recipe: Recipe) -> Recipe:
     """The recipe with room beside every matrix of encoder and decoder; the head, which is the embedding, has none."""

@@ -165,7 +165,7 @@ def test_the_last_places_of_the_context_are_used_step_by_step(compiled: Compiled
     for unable in (engine.save_state, lambda: engine.load_state(b"", 0), lambda: engine.embed([5])):
         with pytest.raises(InputError):
             unable()
-    with pytest.raises(InputError, match="merge it with compile --adapter"):
+    with pytest.raises(InputError, match="Core ML takes no adapter; compile with --adapter"):
         engine.attach(Path("a.gguf"), 1.0)
 
 

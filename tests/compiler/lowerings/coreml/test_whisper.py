@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sottovoce.engines.coreml_speech import CoreMLBatch, CoreMLSpeech
-from sottovoce.engines.onnxruntime import Shape
+from sottovoce.engines.shapes import SpeechShape
 from sottovoce_compiler.families.whisper import whisper_spec
 
 from ...coreml_case import speech_models, speech_packages
@@ -29,7 +29,7 @@ class Engine:
         checkpoint = checkpoint_of(model, config)
         spec = whisper_spec(checkpoint)
         packages = speech_packages(checkpoint, spec, precision, folder)
-        shape = Shape.of(spec.model_json(), spec.audio_json())
+        shape = SpeechShape.of(spec.model_json(), spec.audio_json())
         self.engine = CoreMLSpeech(shape, lambda: speech_models(packages), "random")
 
     def start(self, *clips: np.ndarray) -> CoreMLBatch:
