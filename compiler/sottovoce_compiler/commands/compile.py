@@ -68,6 +68,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "q8_0 and int4 is q4_k_m; for speech also by part: encoder=int8,decoder=int4,head=int8",
     )
     parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        help="what runs it: ONNX Runtime, llama.cpp (gguf, language models), Core ML or LiteRT (default: the target's)",
+    )
+    parser.add_argument(
         "--beside",
         metavar="BUNDLE",
         help="another bundle that shall fit the target's memory too, both loaded at once: speech and chat on one board",
@@ -81,12 +86,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what to measure on: for speech a manifest of recordings (.jsonl), for language models text (.txt, or "
         '.jsonl of {"text": ...}); default: a small built-in set',
     )
-    chat = parser.add_argument_group("language models")
-    chat.add_argument(
-        "--format",
-        choices=FORMATS,
-        help="what runs it, for speech too: ONNX Runtime, llama.cpp (gguf), Core ML or LiteRT (default: the target's)",
+    _add_chat_arguments(parser.add_argument_group("language models"))
+    gate = parser.add_argument_group("the gate", "What may be lost; the default of each is the target's.")
+    for limit, meaning in _LIMITS.items():
+        gate.add_argument(f"--{limit.replace('_', '-')}", type=float, metavar="X", help=meaning)
+    parser.add_argument(
+        "--timings",
+        action="store_true",
+        help="record too how fast it is on this machine; two compiles then no longer give the same bytes",
     )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_chat_arguments(chat: argparse._ArgumentGroup) -> None:
     chat.add_argument(
         "--calibration",
         metavar="FILE|none",
@@ -109,15 +121,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="in --answers of plain text, what an answer comes after; \\n is a line's end (default: the adapter's)",
     )
-    gate = parser.add_argument_group("the gate", "What may be lost; the default of each is the target's.")
-    for limit, meaning in _LIMITS.items():
-        gate.add_argument(f"--{limit.replace('_', '-')}", type=float, metavar="X", help=meaning)
-    parser.add_argument(
-        "--timings",
-        action="store_true",
-        help="record too how fast it is on this machine; two compiles then no longer give the same bytes",
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def _precision(text: str) -> str:

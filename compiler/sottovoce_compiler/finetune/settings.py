@@ -105,7 +105,8 @@ class Settings:
     augment: str | None = _of(
         None,
         "data",
-        "learn recordings at other speeds too (speed), and after each other (join), as speed,join; default: none",
+        "learn recordings also at other speeds (speed), after each other (join), in part hidden (mask), as speed,mask; "
+        "default: none",
         metavar="WAYS",
         check=ways_of,
     )

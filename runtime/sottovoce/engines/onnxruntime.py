@@ -6,9 +6,8 @@ cross-attention. With an adapter attached, two other graphs over the same weight
 one nothing is computed for it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +16,12 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from sottovoce.bundle import Bundle
+from sottovoce.engines.onnx_session import engine_errors, open_session
 from sottovoce.engines.shapes import SpeechShape
 from sottovoce.engines.speech_adapter import SpeechAdapter, feeds, read_adapter, slots_of
 from sottovoce.errors import BundleError, EngineError
 from sottovoce.gguf import GgufFile
-from sottovoce.onnx_external import load_graph
+from sottovoce.huge_pages import HugePages
 
 Float = NDArray[np.float32]
 Int = NDArray[np.int64]
@@ -29,7 +29,6 @@ Cross = dict[str, Any]  # name in the graph -> OrtValue
 
 ENCODER, DECODER, WEIGHTS = "encoder.onnx", "decoder.onnx", "weights.bin"
 ADAPTED_ENCODER, ADAPTED_DECODER = "encoder-adapted.onnx", "decoder-adapted.onnx"  # the same, with room for adapters
-_FOLDER_KEY = "session.model_external_initializers_file_folder_path"
 _HIDDEN = np.float32(-1e9)  # added to the scores of frames that a shorter row of a batch does not have
 _MIN_SAMPLES = 400  # the spectrogram reflects 200 samples at the start; shorter audio is followed by silence
 
@@ -61,6 +60,7 @@ class OnnxWhisper:
         self._bundle = bundle
         self._threads = threads
         self.shape = SpeechShape.of(bundle.manifest.model, bundle.manifest.audio)
+        self._huge_pages = HugePages()
         self._encoder: _Opened | None = None
         self._decoder: _Opened | None = None
         self._intact: Future[None] | None = None
@@ -84,6 +84,8 @@ class OnnxWhisper:
 
     def close(self) -> None:
         """Give the sessions' memory back."""
+        self._huge_pages.close()
+        self._huge_pages = HugePages()
         self._encoder = self._decoder = None
 
     @property
@@ -134,9 +136,9 @@ class OnnxWhisper:
         self._use(*self._sessions(encoder, decoder), self._adapters)
 
     def _sessions(self, encoder: str, decoder: str) -> tuple[Any, Any]:
-        with ThreadPoolExecutor(1) as pool:
-            first = pool.submit(self._session, encoder, True)
-            second = self._session(decoder, False)
+        with self._huge_pages, ThreadPoolExecutor(1) as pool:
+            first = pool.submit(open_session, self._bundle, encoder, self._threads, ever_other_lengths=True)
+            second = open_session(self._bundle, decoder, self._threads)
             return first.result(), second
 
     def bytes_per_second(self) -> int:
@@ -179,31 +181,12 @@ class OnnxWhisper:
         assert self._encoder is not None  # `start` has loaded it
         binding = self._encoder.binding()
         names = [*self.shape.cross_names(), "key_bias"]
-        with _engine_errors():
+        with engine_errors():
             binding.bind_cpu_input("audio", audio[None])
             for name in names:
                 binding.bind_output(name)
             self._encoder.session.run_with_iobinding(binding)
         return dict(zip(names, binding.get_outputs(), strict=True))
-
-    def _session(self, name: str, large_runs: bool) -> Any:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # The graphs are written in their final form: fusing further costs load time, and made them slower where tried.
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        graph = load_graph(self._bundle, name)
-        options.add_session_config_entry(_FOLDER_KEY, str(graph.folder))
-        if large_runs:
-            # Audio comes in every length, so that a pattern of one run fits no other; and the encoder's threads
-            # must not spin while the decoder runs.
-            options.enable_mem_pattern = False
-            options.add_session_config_entry("session.force_spinning_stop", "1")
-        try:
-            return ort.InferenceSession(graph.model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises its own types, which differ between versions
-            raise EngineError(f"onnxruntime cannot open {name}: {str(error).splitlines()[0]}") from error
 
 
 class OnnxBatch:
@@ -239,7 +222,7 @@ class OnnxBatch:
         binding.bind_cpu_input("logit_positions", np.asarray(logit_positions, np.int64))
         binding.bind_output("logits")
         binding.bind_output("alignment")
-        with _engine_errors():
+        with engine_errors():
             self._opened.session.run_with_iobinding(binding)
         # Outputs come in the order of binding, and binding again keeps the place: these two follow the caches.
         *_, logits, self._alignment = binding.get_outputs()
@@ -277,7 +260,7 @@ class OnnxBatch:
     def _bind(self) -> Any:
         """Bind what stays from run to run: the audio, and each cache as both past and present."""
         binding = self._opened.binding()
-        with _engine_errors():
+        with engine_errors():
             for name, value in self._cross.items():
                 binding.bind_ortvalue_input(name, value)
             for name, cache in self._past.items():
@@ -293,11 +276,3 @@ def _value(array: Float) -> Any:
 
 def _take(value: Any, rows: Sequence[int]) -> Any:
     return _value(np.ascontiguousarray(value.numpy()[list(rows)]))
-
-
-@contextmanager
-def _engine_errors() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # onnxruntime raises its own types, which differ between versions
-        raise EngineError(f"onnxruntime: {str(error).splitlines()[0]}") from error

@@ -5,9 +5,8 @@ sampling. Weights are mapped from the bundle itself, zip or folder. The graph is
 `sottovoce_compiler.lowerings.onnx.causal` makes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,16 +16,16 @@ from numpy.typing import NDArray
 from sottovoce.bundle import Bundle
 from sottovoce.engines.bundle_chat import ROOM, BundleChat, parts_of
 from sottovoce.engines.chat_state import damaged
-from sottovoce.errors import EngineError, InputError
+from sottovoce.engines.onnx_session import engine_errors, open_session
+from sottovoce.errors import InputError
+from sottovoce.huge_pages import HugePages
 from sottovoce.memory import available_bytes
-from sottovoce.onnx_external import load_graph
 
 Float = NDArray[np.float32]
 
 GRAPH, WEIGHTS = "model.onnx", "weights.bin"
 PART = 256  # tokens a run: more was no faster, and an interrupt is answered after each
 _SCORES = 1 << 22  # tokens of a run times room: onnxruntime holds a score of each pair for every head
-_FOLDER_KEY = "session.model_external_initializers_file_folder_path"
 _MAGIC = b"svkv0001"
 
 
@@ -40,6 +39,7 @@ class OnnxChat(BundleChat):
     def __init__(self, bundle: Bundle, threads: int, context: int | None = None) -> None:
         super().__init__(bundle, "onnxruntime", context)
         self._threads = threads
+        self._huge_pages = HugePages()
         self._session: Any = None
         self._intact: Future[None] | None = None
         self._caches: list[Float] = []
@@ -61,12 +61,13 @@ class OnnxChat(BundleChat):
         beside = ThreadPoolExecutor(1)
         self._intact = beside.submit(self._bundle.check_file, WEIGHTS)
         beside.shutdown(wait=False)
-        self._session = self._open()
+        with self._huge_pages:
+            self._session = open_session(self._bundle, GRAPH, self._threads)
         self._many, self._one = self._session.io_binding(), self._session.io_binding()
         self._total = np.zeros(1, np.int32)
         self._token, self._first = np.zeros((1, 1), np.int64), np.zeros(1, np.int64)
         self._logits = np.empty((1, 1, self.shape.vocab_size), np.float32)
-        with _engine_errors():
+        with engine_errors():
             self._grow(min(ROOM, self._context))
             _bind(self._one, "tokens", self._token)
             _bind(self._one, "logit_positions", self._first)
@@ -74,6 +75,8 @@ class OnnxChat(BundleChat):
 
     def close(self) -> None:
         """Give the session's memory back."""
+        self._huge_pages.close()
+        self._huge_pages = HugePages()
         self._session = self._many = self._one = None
         self._caches, self._capacity, self._length = [], 0, 0
 
@@ -81,7 +84,7 @@ class OnnxChat(BundleChat):
         """Room for `positions`, at most the context. Raises InputError where there is no memory for it; the sequence
         then stays as it is."""
         if positions > self._capacity:
-            with _engine_errors():
+            with engine_errors():
                 self._grow(self._room_for(positions))
 
     def _grow(self, capacity: int) -> None:
@@ -100,20 +103,6 @@ class OnnxChat(BundleChat):
         self._caches, self._capacity = caches, capacity
         for binding in (self._many, self._one):
             self._bind_cache(binding)
-
-    def _open(self) -> Any:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # The graph is written in its final form; what is folded are the tables of cosines and sines.
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        graph = load_graph(self._bundle, GRAPH)
-        options.add_session_config_entry(_FOLDER_KEY, str(graph.folder))
-        try:
-            return ort.InferenceSession(graph.model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises its own types, which differ between versions
-            raise EngineError(f"onnxruntime cannot open {GRAPH}: {str(error).splitlines()[0]}") from error
 
     def _bind_cache(self, binding: Any) -> None:
         """Each cache as both past and present: the graph then writes new positions in place."""
@@ -193,7 +182,7 @@ class OnnxChat(BundleChat):
         """One token: everything stays bound, two numbers change."""
         self._token[0, 0] = token
         self._total[0] = self._length + 1
-        with _engine_errors():
+        with engine_errors():
             self._session.run_with_iobinding(self._one)
         self._length += 1
         row: Float = self._logits[0]
@@ -203,7 +192,7 @@ class OnnxChat(BundleChat):
         """Logits (len(positions), vocabulary) float32 of one part."""
         fed, wanted = np.ascontiguousarray(tokens[None]), np.ascontiguousarray(positions, np.int64)
         self._total[0] = self._length + tokens.size
-        with _engine_errors():
+        with engine_errors():
             _bind(self._many, "tokens", fed)
             _bind(self._many, "logit_positions", wanted)
             self._many.bind_output("logits")
@@ -220,13 +209,3 @@ def _bind(binding: Any, name: str, array: NDArray[Any], *, output: bool = False)
     """The memory of `array` itself, which must outlive the binding's use."""
     bind = binding.bind_output if output else binding.bind_input
     bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-
-
-@contextmanager
-def _engine_errors() -> Iterator[None]:
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:  # onnxruntime raises its own types, which differ between versions
-        raise EngineError(f"onnxruntime: {str(error).splitlines()[0]}") from error

@@ -51,7 +51,7 @@ def test_the_command_line_stands_over_the_file(tmp_path: Path) -> None:
         ({"eval_fraction": 0.95}, "eval_fraction = 0.95; at least 0 and up to 0.9"),
         ({"data": 3}, "data = 3; text"),
         ({"epochs": None}, "epochs = None; a whole number"),
-        ({"augment": "speed,echo"}, "augment = 'speed,echo'; 'echo' is none of speed, join (or none)"),
+        ({"augment": "speed,echo"}, "augment = 'speed,echo'; 'echo' is none of speed, join, mask (or none)"),
         ({"earlier_answers": "all"}, "earlier_answers = 'all'; choose leave, separate"),
     ],
 )

@@ -1,9 +1,11 @@
-"""More recordings from those that there are: said faster and slower, and one after the other.
+"""More recordings from those that there are: said faster and slower, one after the other, and with parts hidden.
 
     speed  each at 0.9 and 1.1 of its speed, pitch included (Ko et al. 2015, "Audio augmentation for speech
            recognition", Interspeech)
     join   each followed by another of its language and task after a pause: a few minutes of data have few words at
            the beginning and the end of what is heard at once
+    mask   each with two stretches of time and two bands of frequencies silent (Park et al. 2019, "SpecAugment",
+           Interspeech, arXiv 1904.08779; done to the samples): what is hidden is to be told from the rest
 
 They are examples like others, made once, so that lengths are known before training and a run can go on where it
 stopped. Knows sounds and when what is said in them begins and ends. Knows no tokens.
@@ -23,9 +25,13 @@ from sottovoce.errors import InputError
 
 Samples = NDArray[np.float32]
 
-WAYS: Final = ("speed", "join")
+WAYS: Final = ("speed", "join", "mask")
 SPEEDS: Final = (0.9, 1.1)
 PAUSES: Final = (0.1, 0.6)  # seconds between two that are joined, drawn evenly
+MASKS: Final = 2  # of time, and as many of frequency
+# The widest of each, drawn evenly from nothing to that: the paper's 100 frames, of short clips a fifth; and its 27 of
+# 80 channels, as a share of the mel scale.
+MASKED_SECONDS, MASKED_SHARE, MASKED_MELS = 1.0, 0.2, 27 / 80
 
 
 class Sound(Protocol):
@@ -91,6 +97,27 @@ class Joined:
         return np.concatenate([self.first.load(), np.zeros(self.pause, np.float32), self.second.load()])
 
 
+@dataclass(frozen=True, slots=True)
+class Masked:
+    """A sound that is silent in `stretches` (first sample, one after the last) and has nothing in `bands` (Hz)."""
+
+    sound: Sound
+    stretches: tuple[tuple[int, int], ...]
+    bands: tuple[tuple[float, float], ...]
+
+    def load(self) -> Samples:
+        """See `Sound.load`."""
+        samples = self.sound.load()
+        spectrum = np.fft.rfft(samples)
+        hertz = np.fft.rfftfreq(samples.size, 1 / SAMPLE_RATE)
+        for low, high in self.bands:
+            spectrum[(hertz >= low) & (hertz < high)] = 0
+        heard = np.fft.irfft(spectrum, samples.size).astype(np.float32)
+        for first, last in self.stretches:
+            heard[first:last] = 0
+        return heard
+
+
 def ways_of(asked: str) -> tuple[str, ...]:
     """The names in a list with commas, "none" for none. Raises InputError for one that is not known."""
     names = tuple(name.strip() for name in asked.split(",") if name.strip())
@@ -114,6 +141,9 @@ def more_of(
         made += [_faster(one, factor) for one in utterances for factor in SPEEDS]
     if "join" in ways:
         made += [_joined(one, other, pause) for one, other, pause in _pairs(utterances, seed, fits)]
+    if "mask" in ways:
+        draw = random.Random(f"{seed} mask")
+        made += [_masked(one, draw) for one in utterances]
     return [one for one in made if fits(one)]
 
 
@@ -148,6 +178,26 @@ def _joined(one: Utterance, other: Utterance, pause: int) -> Utterance:
         digest=_digest(one.digest, other.digest, f"join {pause}".encode()),
         spoken=one.spoken + later,
     )
+
+
+def _masked(one: Utterance, draw: random.Random) -> Utterance:
+    samples = round(one.seconds * SAMPLE_RATE)
+    widest = min(MASKED_SECONDS * SAMPLE_RATE, MASKED_SHARE * samples)
+    stretches, bands = [], []
+    for _ in range(MASKS):
+        width = round(draw.uniform(0, widest))
+        first = draw.randint(0, samples - width)
+        stretches.append((first, first + width))
+        share = draw.uniform(0, MASKED_MELS)
+        low = draw.uniform(0, 1 - share)
+        bands.append((_hertz(low), _hertz(low + share)))
+    digest = _digest(one.digest, f"mask {stretches} {bands}".encode())
+    return replace(one, sound=Masked(one.sound, tuple(stretches), tuple(bands)), digest=digest)
+
+
+def _hertz(share: float) -> float:
+    """The frequency at a share of the mel scale up to half the sample rate (O'Shaughnessy's 1127 ln(1 + f / 700))."""
+    return float(700 * np.expm1(share * np.log1p(SAMPLE_RATE / 2 / 700)))
 
 
 def _digest(*parts: bytes) -> bytes:
