@@ -114,13 +114,13 @@ def peft_config(layers: Mapping[str, AdaptedLinear], card: Card) -> dict[str, An
         if (lora.dora, lora.rank_stabilized) != (most.dora, most.rank_stabilized):
             raise InputError(f"{name} has another kind of adapter than the others; one folder holds one kind")
     return {
-        "alpha_pattern": {name: lora.alpha for name, lora in kinds.items() if lora.alpha != most.alpha},
+        "alpha_pattern": {name: _alpha(lora) for name, lora in kinds.items() if _alpha(lora) != _alpha(most)},
         "base_model_name_or_path": card.base,
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
         "init_lora_weights": True,
-        "lora_alpha": most.alpha,
+        "lora_alpha": _alpha(most),
         "lora_dropout": most.dropout,
         "modules_to_save": None,
         "peft_type": "LORA",
@@ -132,6 +132,11 @@ def peft_config(layers: Mapping[str, AdaptedLinear], card: Card) -> dict[str, An
         "use_dora": most.dora,
         "use_rslora": most.rank_stabilized,
     }
+
+
+def _alpha(lora: Lora) -> float:
+    """What PEFT is told, which knows of no strength."""
+    return lora.strength * lora.alpha
 
 
 def load_adapter(layers: Mapping[str, AdaptedLinear], adapter: LoraAdapter, dropout: float = 0.0) -> None:

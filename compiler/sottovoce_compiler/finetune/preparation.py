@@ -21,7 +21,7 @@ from sottovoce_compiler.finetune.data.augment import ways_of
 from sottovoce_compiler.finetune.data.dataset import TextData, TextOptions
 from sottovoce_compiler.finetune.data.speech import SpeechData, SpeechOptions
 from sottovoce_compiler.finetune.model import TrainingModel
-from sottovoce_compiler.finetune.model.adapted import AdaptedLinear, Lora, attach_all
+from sottovoce_compiler.finetune.model.adapted import AdaptedLinear, Lora, Method, attach_all
 from sottovoce_compiler.finetune.model.decoder import Decoder, Kept
 from sottovoce_compiler.finetune.model.whisper import WhisperTraining
 from sottovoce_compiler.finetune.packing import Decision, bins_of, pays, statistics
@@ -81,6 +81,7 @@ class Prepared:
             "method",
             "rank",
             "alpha",
+            "strength",
             "targets",
             "quantize",
             "dropout",
@@ -239,7 +240,8 @@ def kept_as(settings: Settings) -> Kept:
 def lora_of(settings: Settings) -> Lora:
     """The adapter that the settings ask for."""
     assert settings.alpha is not None
-    return Lora.of(settings.method, settings.rank, settings.alpha, settings.dropout)  # type: ignore[arg-type]
+    method: Method = settings.method  # type: ignore[assignment]
+    return Lora.of(method, settings.rank, settings.alpha, settings.dropout, settings.strength)
 
 
 def target_names(settings: Settings) -> list[str] | None:

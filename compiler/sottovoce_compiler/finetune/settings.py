@@ -119,6 +119,14 @@ class Settings:
                       choices=("lora", "rslora", "dora"))  # fmt: skip
     rank: int = _of(16, "adapter", "inner size of each pair of matrices", low=1, high=1024)
     alpha: float | None = _of(None, "adapter", "scale is alpha / rank; default: twice the rank", low=0, above=True)
+    strength: float = _of(
+        1.0,
+        "adapter",
+        "share of what was learned that is measured and saved; less than 1 keeps more of what the model knew before",
+        low=0,
+        high=1,
+        above=True,
+    )
     dropout: float = _of(0.0, "adapter", "share of the input that the adapter does not see", low=0, high=0.9)
     targets: str | None = _of(
         None, "adapter", "which matrices, as q,v or decoder,encoder.fc1; default: all of the layers", metavar="ROLES"
@@ -179,6 +187,9 @@ class Settings:
         dtype = DEVICE_DTYPES[device] if self.dtype == "auto" else self.dtype
         if self.augment is not None and not speech:
             raise SettingsError(f"augment = {self.augment!r:.80} is for recordings, and does not go with {kind}")
+        if self.strength < 1 and (self.method == "dora" or self.from_adapter is not None):
+            other = "method = 'dora'" if self.method == "dora" else f"from_adapter = {self.from_adapter!r:.80}"
+            raise SettingsError(f"strength = {self.strength:g} does not go with {other}; leave one of them out")
         if dtype == "float16" and device == "cpu":
             raise SettingsError("dtype = 'float16' needs a GPU; on a CPU choose bfloat16 or float32")
         return replace(

@@ -31,6 +31,8 @@ KINDS = {
     "lora": Lora(4, 6.0),
     "rslora": Lora(4, 6.0, rank_stabilized=True),
     "dora": Lora(4, 6.0, dora=True, dropout=0.25),
+    "a part of lora": Lora(4, 6.0, strength=0.6),
+    "a part of rslora": Lora(4, 6.0, rank_stabilized=True, strength=0.3),
 }
 
 

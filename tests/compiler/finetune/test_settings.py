@@ -52,6 +52,7 @@ def test_the_command_line_stands_over_the_file(tmp_path: Path) -> None:
         ({"data": 3}, "data = 3; text"),
         ({"epochs": None}, "epochs = None; a whole number"),
         ({"augment": "speed,echo"}, "augment = 'speed,echo'; 'echo' is none of speed, join, mask (or none)"),
+        ({"strength": 0}, "strength = 0; more than 0 and up to 1"),
         ({"earlier_answers": "all"}, "earlier_answers = 'all'; choose leave, separate"),
     ],
 )
@@ -121,3 +122,10 @@ def test_every_option_has_a_group_and_says_what_it_does() -> None:
     for name, (kind, _, option) in options().items():
         assert kind in (int, float, str, bool), name
         assert option.group in GROUPS and len(option.help) > 10, name
+
+
+@pytest.mark.parametrize("other", [{"method": "dora"}, {"from_adapter": "mine"}])
+def test_a_strength_goes_with_a_new_adapter_that_only_adds(other: dict[str, Any]) -> None:
+    settings = from_values({"data": "a.jsonl", "strength": 0.5, **other}, "my.toml")
+    with pytest.raises(SettingsError, match=r"strength = 0\.5 does not go with"):
+        settings.completed("text", "cpu")

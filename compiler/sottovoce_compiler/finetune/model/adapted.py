@@ -26,23 +26,32 @@ _ROWS = 1024  # of a weight that are held in float32 at once where its norms are
 @dataclass(frozen=True, slots=True)
 class Lora:
     """What an adapter computes: W x + scale * B A x; with `dora`, each row of W + scale * B A brought to a length that
-    is trained. `dropout` is the share of x that A does not see while training."""
+    is trained. `dropout` is the share of x that A does not see while training. `strength` is the share of what was
+    learned that is used outside training: W + strength * scale * B A lies on the line from the model as it was to what
+    it became, where both what is new and what was known before often do better than at its end (WiSE-FT, Wortsman et
+    al. 2022, arXiv 2109.01903)."""
 
     rank: int = 16
     alpha: float = 32.0
     rank_stabilized: bool = False
     dora: bool = False
     dropout: float = 0.0
+    strength: float = 1.0
 
     @classmethod
-    def of(cls, method: Method, rank: int, alpha: float, dropout: float = 0.0) -> "Lora":
+    def of(cls, method: Method, rank: int, alpha: float, dropout: float = 0.0, strength: float = 1.0) -> "Lora":
         """The adapter of a method's name."""
-        return cls(rank, alpha, method == "rslora", method == "dora", dropout)
+        return cls(rank, alpha, method == "rslora", method == "dora", dropout, strength)
 
     @property
     def scale(self) -> float:
-        """alpha / rank, or alpha / sqrt(rank) where it is rank-stabilized."""
+        """alpha / rank, or alpha / sqrt(rank) where it is rank-stabilized: what is trained with."""
         return self.alpha / (math.sqrt(self.rank) if self.rank_stabilized else self.rank)
+
+    @property
+    def used_scale(self) -> float:
+        """What is measured, merged and saved with."""
+        return self.strength * self.scale
 
 
 class AdaptedLinear(nn.Module):
@@ -114,7 +123,7 @@ class AdaptedLinear(nn.Module):
         if self.lora is None:
             return weight
         assert self.lora_a is not None and self.lora_b is not None
-        weight = weight + self.lora.scale * (self.lora_b.float() @ self.lora_a.float())
+        weight = weight + self.lora.used_scale * (self.lora_b.float() @ self.lora_a.float())
         if self.magnitude is not None:
             weight *= (self.magnitude.float() / torch.linalg.vector_norm(weight, dim=1))[:, None]
         return weight
@@ -138,8 +147,10 @@ class AdaptedLinear(nn.Module):
     def projection(self, *, adapted: bool, biased: bool) -> Projection:
         """What `lora_linear` is given."""
         lora = self.lora if adapted else None
-        a, b, scale = (None, None, 0.0) if lora is None else (self.lora_a, self.lora_b, lora.scale)
-        return Projection(self.weight, self.bias if biased else None, a, b, scale)
+        if lora is None:
+            return Projection(self.weight, self.bias if biased else None, None, None, 0.0)
+        scale = lora.scale if self.training else lora.used_scale
+        return Projection(self.weight, self.bias if biased else None, self.lora_a, self.lora_b, scale)
 
     def _dense(self) -> torch.Tensor:
         weight = self.weight
@@ -227,7 +238,7 @@ def _in_float32(layer: AdaptedLinear, x: torch.Tensor) -> torch.Tensor:
     """Base and adapter apart, without dropout and whatever dtype W is kept in."""
     output = torch.cat([x @ rows.T for rows in layer._dense_rows()], dim=1)
     if layer.lora is not None and layer.lora_a is not None and layer.lora_b is not None:
-        output = output + layer.lora.scale * (x @ layer.lora_a.float().T) @ layer.lora_b.float().T
+        output = output + layer.lora.used_scale * (x @ layer.lora_a.float().T) @ layer.lora_b.float().T
     stretch = layer.stretch()
     output = output if stretch is None else output * stretch
     return output if layer.bias is None else output + layer.bias.float()

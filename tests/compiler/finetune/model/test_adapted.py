@@ -57,6 +57,18 @@ def test_what_is_merged_computes_what_both_compute_apart(method: str, biased: bo
     assert merge_difference({"x": layer}).relative < 1e-5
 
 
+@pytest.mark.parametrize("method", ["lora", "rslora"])
+def test_a_strength_counts_where_it_is_used_and_not_where_it_is_trained(method: str) -> None:
+    layer, x = linear(), torch.randn(5, 64)
+    layer.attach(Lora.of(method, 4, 8.0, strength=0.25))
+    whole = random_b(layer)(x)
+    base = functional.linear(x, layer.plain, layer.bias)
+    used = layer.eval()(x)
+    torch.testing.assert_close(used - base, 0.25 * (whole - base), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(functional.linear(x, layer.merged(), layer.bias), used, rtol=1e-4, atol=1e-4)
+    assert merge_difference({"x": layer}).relative < 1e-5
+
+
 def test_a_merge_that_is_wrong_is_found_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     layers = {"sound": linear(), "wrong": linear(seed=2)}
     attach_all(layers, Lora.of("lora", 4, 8.0))
