@@ -13,7 +13,7 @@ import json
 import random
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,9 +63,11 @@ def main(arguments: Sequence[str]) -> int:
         "machine": described,
         "folds": [_json(fold) for fold in found],
     }
-    print(_table(plan.model, found))
+    table = _table(plan.model, found)
+    print(table)
     if plan.output:
-        plan.output.write_text(json.dumps(result, indent=1) + "\n")
+        plan.output.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+        plan.output.with_suffix(".md").write_text(_page(result, plan, table))
     return 0
 
 
@@ -131,6 +133,25 @@ def _table(model: str, found: Sequence[Fold]) -> str:
     return "\n".join([*rows, f"| seconds of a run, mean | | {sum(f.seconds for f in found) / len(found):.0f} |"])
 
 
+def _page(result: Mapping[str, Any], plan: argparse.Namespace, table: str) -> str:
+    """The result for reading."""
+    about = result["machine"]
+    settings = "" if plan.config is None else f"Settings:\n\n```toml\n{plan.config.read_text().strip()}\n```\n\n"
+    rows = [
+        f"| {number} | {held['base']} | {held['adapted']} | {held['words']} | {other['base']} | {other['adapted']} "
+        f"| {other['words']} |\n"
+        for number, (held, other) in enumerate((one["held"], one["general"]) for one in result["folds"])
+    ]
+    return (
+        f"# A few minutes of speech, learned\n\n{about['cpu']} (family/model {about['cpu_family_model']}), "
+        f"{about['cores']} cores; {about['system']}, Python {about['python']}; torch {torch.__version__}; "
+        f"{result['date']}.\n\n    {result['command']}\n\n{settings}Word errors of {len(rows)} folds, each measured "
+        "with an adapter that was trained on the others; what was not learned at all (general) with each of them.\n\n"
+        f"{table}\n\n| fold | base | adapted | of words | general, base | adapted | of words |\n"
+        f"|---|---|---|---|---|---|---|\n{''.join(rows)}"
+    )
+
+
 def _shown(fold: Fold) -> str:
     (before, after), (general_before, general_after) = fold.held, fold.general
     return (
@@ -161,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", type=int, nargs="*", help="numbers of folds, from 0")
     parser.add_argument("--seed", type=int, default=0, help="of the folds")
     parser.add_argument("--config", type=Path, help="settings, as `sottovoce finetune --config` takes them")
-    parser.add_argument("--output", type=Path, help="file for the result as JSON")
+    parser.add_argument("--output", type=Path, help="files for the result, .json and .md")
     return parser
 
 

@@ -1,3 +1,4 @@
+import argparse
 import json
 from pathlib import Path
 
@@ -25,6 +26,18 @@ def test_errors_of_all_folds_are_added_up_not_averaged() -> None:
     table = finetune_speech._table("model", [fold(9, 4, 100), fold(1, 1, 20)])
     assert "| held-out folds, of 120 words | 10 | 5 |" in table
     assert "| general, of 100 words | 2 | 4 |" in table
+
+
+def test_the_page_has_what_was_run_with_which_settings_and_every_fold(tmp_path: Path) -> None:
+    (tmp_path / "gentle.toml").write_text("strength = 0.7\n")
+    about = {"cpu": "X", "cpu_family_model": "1/2", "cores": 2, "system": "Linux x86_64", "python": "3.11"}
+    one = {"words": 100, "base": 9, "adapted": 4}
+    other = {"words": 50, "base": 1, "adapted": 2}
+    folds = [{"held": one, "general": other, "seconds": 3.0}] * 2
+    result = {"machine": about, "date": "2026-01-01", "command": "python x", "folds": folds}
+    page = finetune_speech._page(result, argparse.Namespace(config=tmp_path / "gentle.toml"), "| a table |")
+    assert "    python x\n" in page and "strength = 0.7" in page and "| a table |" in page
+    assert page.endswith("| 0 | 9 | 4 | 100 | 1 | 2 | 50 |\n| 1 | 9 | 4 | 100 | 1 | 2 | 50 |\n")
 
 
 def test_only_spoken_english_that_is_heard_in_one_piece_is_used(tmp_path: Path) -> None:
