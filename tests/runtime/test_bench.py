@@ -55,7 +55,7 @@ def bundle(monkeypatch: pytest.MonkeyPatch) -> None:
     import sottovoce.chat.loading  # which the real `sottovoce.bundle` is for
 
     opened = SimpleNamespace(size=1234, read=lambda name: {"golden/case-0.wav": wave(tone(2.0, 16_000))}[name])
-    opened.manifest = SimpleNamespace(task="transcribe")
+    opened.manifest = SimpleNamespace(task="transcribe", engine=SimpleNamespace(name="onnxruntime"))
     monkeypatch.setitem(sys.modules, "sottovoce.bundle", SimpleNamespace(open_bundle=lambda path: opened))
     monkeypatch.setitem(vars(sottovoce), "Transcriber", SlowTranscriber)
 
