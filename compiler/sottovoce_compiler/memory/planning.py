@@ -1,4 +1,5 @@
-"""Which plan a request has: that of its model's kind in its format; None for a format whose memory is not known.
+"""Which plan a request has: that of its model's kind in its format, or of the page where its target is a browser; None
+where it is not known.
 
 Nothing is read but shapes, so that a model that cannot fit is refused before its weights are touched.
 """
@@ -12,6 +13,7 @@ from sottovoce_compiler.lowerings.litert.causal_recipe import causal_recipe as l
 from sottovoce_compiler.lowerings.litert.recipe import recipe as litert_recipe
 from sottovoce_compiler.lowerings.onnx.causal_recipe import causal_recipe
 from sottovoce_compiler.lowerings.onnx.recipe import recipe
+from sottovoce_compiler.memory.browser import plan_causal_browser, plan_whisper_browser
 from sottovoce_compiler.memory.causal_gguf import plan_causal_gguf
 from sottovoce_compiler.memory.causal_litert import plan_causal_litert
 from sottovoce_compiler.memory.causal_onnx import plan_causal_onnx
@@ -21,15 +23,19 @@ from sottovoce_compiler.memory.whisper_onnx import plan_whisper_onnx
 from sottovoce_compiler.sources.checkpoint import Checkpoint
 from sottovoce_targets import Target
 
+BROWSER = "browser"  # the system of a target where a page's renderer runs the bundle, and not the device's runtime
+
 
 def plan_speech(target: Target, form: str, precision: str, spec: WhisperSpec) -> MemoryPlan | None:
     """The plan of a speech model for `target`. Raises InputError where no block of weights divides its rows."""
     window = target.stream.get("window", StreamOptions().window)
-    if form == "litert":
+    if form == "litert" and target.os != BROWSER:
         return plan_whisper_litert(spec, litert_recipe(precision, spec.row_unit), window)
     if form != "onnx":
         return None
     chosen = recipe(precision, target.arch, frozenset(target.instructions), spec.row_unit)
+    if target.os == BROWSER:
+        return plan_whisper_browser(spec, chosen)
     return plan_whisper_onnx(spec, chosen, window)
 
 
@@ -38,6 +44,8 @@ def plan_chat(
 ) -> MemoryPlan | None:
     """The plan of a language model for `target`. Raises InputError or UnsupportedModelError as lowering it would."""
     spec = model.spec
+    if target.os == BROWSER and form != "onnx":
+        return None
     if form == "gguf":
         graph = graph_of(spec, checkpoint.name)
         choices = tensor_choices(model, graph.architecture, precision, importance=False)
@@ -50,5 +58,7 @@ def plan_chat(
         return plan_causal_litert(spec, litert_causal_recipe(precision, spec), context, tokenizer)
     if form == "onnx":
         chosen = causal_recipe(precision, target.arch, frozenset(target.instructions), spec)
+        if target.os == BROWSER:
+            return plan_causal_browser(spec, chosen, context, tokenizer)
         return plan_causal_onnx(spec, chosen, context, tokenizer)
     return None
