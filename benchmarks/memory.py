@@ -23,7 +23,7 @@ from memory_table import markdown
 from sottovoce.bench import measure
 
 RESULTS = Path(__file__).parent / "results"
-VERSIONS = ("onnxruntime", "xllamacpp", "numpy", "tokenizers")
+VERSIONS = ("onnxruntime", "xllamacpp", "ai-edge-litert", "numpy", "tokenizers")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -37,13 +37,14 @@ def main(arguments: Sequence[str]) -> None:
     if given.predict:
         record({"cases": predicted_anew()}, None)
         return
+    command = None if given.cases and (RESULTS / "memory.json").exists() else arguments
     for case in CASES:
         if given.cases in case.name:
-            record({"cases": {case.name: measured(case, given.work)}}, arguments)
+            record({"cases": {case.name: measured(case, given.work)}}, command)
     for first, second in PAIRS:
         name = f"{first} + {second}"
         if given.cases in name or given.cases == "pairs":
-            record({"pairs": {name: together(first, second, given.work)}}, arguments)
+            record({"pairs": {name: together(first, second, given.work)}}, command)
 
 
 def predicted_anew() -> dict[str, Any]:
@@ -52,6 +53,8 @@ def predicted_anew() -> dict[str, Any]:
     for case in CASES:
         uses = known.get(case.name, {}).get("uses", {})
         plan = predicted(case) if uses else None
+        if uses:
+            known[case.name]["fitted"] = case.fitted
         for use in plan.uses if plan else ():
             if use.name in uses:
                 uses[use.name]["predicted_mb"] = round(plan.peak(use) / 1e6, 1)
@@ -60,7 +63,7 @@ def predicted_anew() -> dict[str, Any]:
 
 def record(found: Mapping[str, Any], arguments: Sequence[str] | None) -> None:
     """Add to what is known, and write it: a run that is cut short leaves what it has measured. `arguments` None where
-    nothing was measured: the command stays."""
+    nothing or not all was measured: the command stays."""
     print(json.dumps(found), file=sys.stderr)
     file = RESULTS / "memory.json"
     known: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}

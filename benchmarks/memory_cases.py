@@ -14,6 +14,7 @@ import numpy as np
 import soundfile
 from data import SAMPLE_RATE, load
 
+from sottovoce_compiler.chat_pipeline import TEMPLATE
 from sottovoce_compiler.chat_pipeline import manifest_fields as chat_fields
 from sottovoce_compiler.families import language_model
 from sottovoce_compiler.families.causal import CausalModel, role_shape
@@ -67,7 +68,7 @@ class Case:
             # A model that says nothing leaves a stream nothing to go on with: its window never fills.
             return ("bench", "piece", "" if self.source.startswith("random ") else "stream", "long")
         # llama.cpp takes the cache of the whole context at once: what is in it makes no difference.
-        return ("bench", "context") if self.form == "onnx" else ("bench",)
+        return ("bench",) if self.form == "gguf" else ("bench", "context")
 
     def for_target(self) -> Target:
         target = load_target(self.target).with_memory(1 << 20)
@@ -97,11 +98,25 @@ CASES = (
     Case(GEMMA, "onnx", "int8", fitted=False, context=2048),
     *(Case("random llama", "gguf", one, fitted=False, context=4096) for one in ("int4", "int8")),
     *(Case("random llama", "onnx", one, fitted=False, context=4096) for one in ("int4", "int8")),
+    *(Case("whisper-tiny.en", "litert", one, fitted=True) for one in ("int8", "int4", "fp32")),
+    *(Case("whisper-base", "litert", one, fitted=True) for one in ("int8", "int4", "fp32")),
+    *(Case(source, "litert", "fp16", fitted=True) for source in ("whisper-tiny.en", "whisper-base")),
+    Case("whisper-base", "litert", MIXED, fitted=False),
+    *(Case("random whisper-small", "litert", one, fitted=False) for one in ("int8", "int4", "fp16")),
+    *(Case(SMOLLM2, "litert", "int8", fitted=True, context=context) for context in (1024, 4096)),
+    *(Case(SMOLLM2, "litert", "int4", fitted=True, context=context) for context in (1024, 4096)),
+    Case(SMOLLM2, "litert", "int8", fitted=False, context=2048),
+    Case(SMOLLM2, "litert", "fp16", fitted=True, context=2048),
+    *(Case("random llama", "litert", one, fitted=False, context=4096) for one in ("int4", "int8", "fp16")),
+    *(Case(GEMMA, "litert", one, fitted=False, context=2048) for one in ("int4", "int8")),
 )
-PAIRS = tuple(
-    (f"{speech}, onnx int8", f"{SMOLLM2}, {chat}, 4096 positions")
-    for speech in ("whisper-tiny.en", "whisper-base")
-    for chat in ("gguf int4", "onnx int4")
+PAIRS = (
+    *(
+        (f"{speech}, onnx int8", f"{SMOLLM2}, {chat}, 4096 positions")
+        for speech in ("whisper-tiny.en", "whisper-base")
+        for chat in ("gguf int4", "onnx int4")
+    ),
+    ("whisper-tiny.en, litert int8", f"{SMOLLM2}, litert int4, 4096 positions"),
 )
 
 
@@ -149,7 +164,9 @@ def _chat(case: Case, folder: Path) -> Path:
     lowered = lower(model, checkpoint, case.precision, context, folder, None, lambda done: None)
     tokens = chat_tokens(checkpoint, model.spec)
     fields = chat_fields(request, checkpoint, case.precision, tokens, lowered, model.spec.family)
-    return write_bundle(folder / "draft.svb", fields, lowered.files)
+    # What a page needs to chat; memory does not depend on it.
+    files = lowered.files | ({} if checkpoint.chat_template is None else {TEMPLATE: checkpoint.chat_template.encode()})
+    return write_bundle(folder / "draft.svb", fields, files)
 
 
 @cache

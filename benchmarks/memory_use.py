@@ -18,7 +18,8 @@ PUSHED = 0.5  # seconds of audio given to a stream at a time
 def run(jobs: Iterable[tuple[str, int | None, str]], work: Path) -> dict[str, float]:
     """MB of the imports, and of everything after them."""
     import sottovoce
-    from sottovoce import bench_chat
+    from sottovoce import bench_chat, bench_speech
+    from sottovoce.bundle import open_bundle
 
     jobs = list(jobs)
     for bundle, _, _ in jobs:
@@ -27,7 +28,7 @@ def run(jobs: Iterable[tuple[str, int | None, str]], work: Path) -> dict[str, fl
 
             bench_chat._load_engine(bundle)
         else:
-            import onnxruntime  # noqa: F401
+            bench_speech.load_engine(open_bundle(bundle).manifest.engine.name)
     makers = [sottovoce.Chat if _chats(bundle) else sottovoce.Transcriber for bundle, _, _ in jobs]
     before = peak_bytes()
     with ExitStack() as stack:

@@ -94,16 +94,22 @@ def measure_here(path: str, runs: int, threads: int | None, lengths: Lengths = U
 
 def _load_engine(path: str) -> None:
     """The engine's library, which is no part of loading a model."""
-    from sottovoce.bundle import open_bundle
+    from sottovoce.bundle import LITERT, LLAMA_CPP, open_bundle
     from sottovoce.chat.loading import is_gguf
 
-    if is_gguf(Path(path)) or open_bundle(path).manifest.engine.name == "llama.cpp":
+    name = LLAMA_CPP if is_gguf(Path(path)) else open_bundle(path).manifest.engine.name
+    if name == LLAMA_CPP:
         from sottovoce.engines.llama_cpp import engine, library  # noqa: F401
 
         library.load_library()
-    else:
-        import tokenizers  # noqa: F401
+        return
+    import tokenizers  # noqa: F401
 
+    if name == LITERT:
+        from sottovoce.engines import litert_chat, litert_model  # noqa: F401
+
+        litert_model.load_interpreter()
+    else:
         import sottovoce.engines.onnxruntime_chat  # noqa: F401
 
 

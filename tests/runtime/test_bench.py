@@ -55,7 +55,7 @@ def bundle(monkeypatch: pytest.MonkeyPatch) -> None:
     import sottovoce.chat.loading  # which the real `sottovoce.bundle` is for
 
     opened = SimpleNamespace(size=1234, read=lambda name: {"golden/case-0.wav": wave(tone(2.0, 16_000))}[name])
-    opened.manifest = SimpleNamespace(task="transcribe")
+    opened.manifest = SimpleNamespace(task="transcribe", engine=SimpleNamespace(name="onnxruntime"))
     monkeypatch.setitem(sys.modules, "sottovoce.bundle", SimpleNamespace(open_bundle=lambda path: opened))
     monkeypatch.setitem(vars(sottovoce), "Transcriber", SlowTranscriber)
 
@@ -74,6 +74,17 @@ def test_another_recording_can_be_used(tmp_path: Path) -> None:
     path = tmp_path / "x.wav"
     path.write_bytes(wave(tone(0.5, 16_000)))
     assert bench.measure_here("b.svb", str(path), runs=1, threads=None).audio_s == 0.5
+
+
+def test_the_library_of_an_engine_is_imported_before_anything_is_measured() -> None:
+    pytest.importorskip("ai_edge_litert")
+    script = (
+        "import sys; from sottovoce.bench_speech import load_engine; load_engine('onnxruntime')\n"
+        "assert 'onnxruntime' in sys.modules and 'ai_edge_litert' not in sys.modules\n"
+        "load_engine('litert'); assert 'ai_edge_litert.interpreter' in sys.modules"
+    )
+    environment = {"PYTHONPATH": ":".join(sys.path)}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
 
 
 def test_the_peak_counts_what_was_taken_since_and_never_sinks() -> None:

@@ -13,6 +13,7 @@ from sottovoce_compiler.commands.stages import stage_progress
 from sottovoce_compiler.lowerings.coreml.precision import PALETTES
 from sottovoce_compiler.lowerings.gguf.precision import GGUF_PRECISIONS
 from sottovoce_compiler.lowerings.parts import by_part, in_words
+from sottovoce_compiler.memory.plan import NOT_PREDICTED
 from sottovoce_compiler.pipeline import compile_model
 from sottovoce_compiler.report.gate import GateError
 from sottovoce_compiler.report.questions import Questions, unescaped
@@ -190,6 +191,8 @@ def _memory(report: Mapping[str, Any]) -> str:
     """What the report predicts, in words."""
     if (memory := report.get("memory")) is None:
         return ""
+    if NOT_PREDICTED in memory:
+        return "; how much memory it takes is not predicted"
     said = f"; in memory at most {memory['with_imports_mb']:.0f}"
     if (beside := memory.get("beside")) is not None:
         said += f", with {beside['name']} {beside['together_mb']:.0f}"

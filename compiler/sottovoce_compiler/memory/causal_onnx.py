@@ -10,6 +10,7 @@ from sottovoce_compiler.memory.causal_matrices import causal_matrices
 from sottovoce_compiler.memory.matrices import held, looked_up, mapped_table, opening
 from sottovoce_compiler.memory.measured import constants, imports
 from sottovoce_compiler.memory.plan import MemoryPlan, Parts, Use
+from sottovoce_compiler.memory.tokenizer import reading, tables
 
 _FLOAT = 4  # bytes
 _PART = 256  # tokens of a prompt that are run at once
@@ -18,21 +19,18 @@ _ROOM = 512  # positions of the cache to begin with
 
 def plan_causal_onnx(spec: CausalSpec, recipe: CausalRecipe, context: int, tokenizer: int) -> MemoryPlan:
     """The plan of a bundle made by `recipe` for `context` positions; `tokenizer` is the bytes of its tokenizer.json."""
-    known = constants("causal_onnx")
     matrices = causal_matrices(spec, recipe)
     weights, mapped = held(matrices) + mapped_table(matrices[-1]), looked_up(matrices[-1])
-    tables = max(known["tokenizer_least"] * tokenizer, known["tokenizer"] * tokenizer - known["tokenizer_reused"])
     stays = {
         "weights": weights,
-        "tokenizer": round(tables),
+        "tokenizer": tables(tokenizer),
         "engine": round(constants("onnxruntime")["code"]),
         "rotations": context * spec.rope.width * _FLOAT,
     }
-    reading = round(known["tokenizer_reading"] * tokenizer) - sum(stays.values())
     return MemoryPlan(
         imports=imports("python", "numpy", "onnxruntime", "tokenizers"),
         held=stays,
-        opening={"opening": max(opening(matrices), reading)},
+        opening={"opening": max(opening(matrices), reading(tokenizer) - sum(stays.values()))},
         uses=(
             Use(f"{min(LONG, context // 2)} tokens", _adds(spec, min(_ROOM, context), mapped)),
             Use(f"whole context, {context} tokens", _adds(spec, context, mapped)),

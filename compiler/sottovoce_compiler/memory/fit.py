@@ -9,7 +9,7 @@ from typing import Any
 from sottovoce.errors import InputError, SottovoceError
 from sottovoce_compiler.families import UnsupportedModelError
 from sottovoce_compiler.memory.neighbour import Neighbour
-from sottovoce_compiler.memory.plan import MEGABYTE, MemoryPlan, Use, megabytes
+from sottovoce_compiler.memory.plan import MEGABYTE, NOT_PREDICTED, MemoryPlan, Use, megabytes
 from sottovoce_targets import PRECISIONS, Target
 
 PlanOf = Callable[[str], MemoryPlan | None]  # of a precision
@@ -22,7 +22,7 @@ class DoesNotFitError(SottovoceError, MemoryError):
 def require_fit(
     name: str, target: Target, precision: str, plan_of: PlanOf, precisions: Iterable[str], beside: Neighbour | None
 ) -> dict[str, Any]:
-    """What the report says of the memory of `name` in `precision`, as a part of it; nothing where it is not predicted.
+    """What the report says of the memory of `name` in `precision`, as a part of it; where nothing is predicted, that.
 
     `precisions` are the others that the format has. Raises DoesNotFitError; InputError where another bundle is to fit
     beside one whose memory is not predicted.
@@ -31,7 +31,7 @@ def require_fit(
     if plan is None:
         if beside is not None:
             raise InputError("--beside: the memory of this format is not predicted; `sottovoce bench` measures it")
-        return {}
+        return {"memory": {NOT_PREDICTED: "it was not measured for this format on such a target; nothing is refused"}}
     usable = target.usable_mb << 20
     if needed(plan, beside) > usable:
         raise DoesNotFitError(

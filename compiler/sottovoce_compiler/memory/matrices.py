@@ -1,17 +1,19 @@
 """Bytes of weight matrices: as they are stored in a bundle, and as onnxruntime holds them once a session is open.
 
-Knows each kind of linear of `lowerings.onnx`. The stored bytes are exact; what is held was seen to be so of MLAS,
-onnxruntime's library of kernels (benchmarks/results/memory.md).
+Knows each kind of linear of `lowerings.onnx`, and how those of `lowerings.litert` are stored; what LiteRT holds is in
+`xnnpack`. The stored bytes are exact; what is held was seen to be so of MLAS, onnxruntime's library of kernels
+(benchmarks/results/memory.md).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sottovoce_compiler.lowerings.litert.stores import Int4Blocks, Int8Rows, KeepFloat
 from sottovoce_compiler.lowerings.onnx.linear import BlockLinear, DynamicInt8Linear, FloatLinear
 from sottovoce_compiler.lowerings.onnx.searched import SearchedLinear
 from sottovoce_compiler.memory.measured import constants
 
-_SCALE = 4  # bytes: a float32
+_SCALE, _HALF = 4, 2  # bytes: a float32, a float16
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +33,17 @@ class Matrix:
     def stored(self) -> int:
         """Bytes in the bundle."""
         match self.linear:
-            case FloatLinear(half):
+            case FloatLinear(half) | KeepFloat(half):
                 return self.values * (2 if half else 4)
-            case DynamicInt8Linear():
+            case DynamicInt8Linear() | Int8Rows():
                 return self.values + self.rows * self.count * _SCALE
             case BlockLinear(bits, block):
                 return self.values * bits // 8 + self._blocks(block) * _SCALE
             case SearchedLinear(block):
                 zero_points = -(-(self.columns // block) // 2) * self.rows * self.count
                 return self.values // 2 + self._blocks(block) * _SCALE + zero_points
+            case Int4Blocks(block):
+                return self.values // 2 + self._blocks(block) * _HALF
         raise TypeError(f"no size of {type(self.linear).__name__}")
 
     @property

@@ -12,7 +12,7 @@ from typing import Any
 from sottovoce.bundle import open_bundle
 from sottovoce.errors import InputError
 from sottovoce.manifest import printable
-from sottovoce_compiler.memory.plan import MEGABYTE
+from sottovoce_compiler.memory.plan import MEGABYTE, NOT_PREDICTED
 
 _MOST_MB = 1e7  # ten terabytes: what is said beyond is nonsense
 
@@ -34,6 +34,8 @@ def read_neighbour(path: Path) -> Neighbour:
     """The bundle at `path`. Raises BundleError where it cannot be opened, InputError where its report says nothing of
     memory that could be."""
     memory = open_bundle(path).report().get("memory")
+    if isinstance(memory, Mapping) and NOT_PREDICTED in memory:
+        raise InputError(f"--beside {path}: the memory of its format is not predicted; `sottovoce bench` measures it")
     if not isinstance(memory, Mapping) or not isinstance(imports := memory.get("imports"), Mapping):
         raise InputError(f"--beside {path}: its report predicts no memory; compile it again, with this version")
     found = {printable(str(name)): _bytes(path, value) for name, value in imports.items()}

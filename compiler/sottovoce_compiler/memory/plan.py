@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 MEGABYTE = 1e6
+NOT_PREDICTED = "not_predicted"  # the key of a report's `memory` that says why it has no figures
 
 Parts = Mapping[str, int]  # what takes it -> bytes
 

@@ -60,6 +60,16 @@ def installed_version() -> str | None:
         return None
 
 
+def load_interpreter() -> Any:
+    """The module of the interpreter. Raises MissingExtraError where there is none, EngineError where there is one that
+    cannot be imported."""
+    package = find_package()
+    try:
+        return import_module(f"{package.module}.interpreter")
+    except ImportError as error:  # tflite-runtime under a NumPy that is too new for it
+        raise EngineError(f"{package.name} {package.version} cannot be imported: {error}") from error
+
+
 class LiteRtModel:
     """A graph, opened. `expected` are its inputs and results by name, with their shapes: -1 is any size.
 
@@ -74,11 +84,7 @@ class LiteRtModel:
         inputs: Mapping[str, Shape],
         results: Mapping[str, Shape],
     ) -> None:
-        package = find_package()
-        try:
-            interpreter = import_module(f"{package.module}.interpreter")
-        except ImportError as error:  # tflite-runtime under a NumPy that is too new for it
-            raise EngineError(f"{package.name} {package.version} cannot be imported: {error}") from error
+        interpreter = load_interpreter()
         self._name = name
         source = _source(bundle, name)
         with _engine_errors(name):

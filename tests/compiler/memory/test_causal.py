@@ -10,6 +10,8 @@ from sottovoce.engines.shapes import ChatShape
 from sottovoce_compiler.families import language_model
 from sottovoce_compiler.families.causal import CausalModel
 from sottovoce_compiler.lowerings.gguf.lowering import FILE, lower_gguf
+from sottovoce_compiler.lowerings.litert.causal_lowering import GRAPH, lower_litert
+from sottovoce_compiler.lowerings.litert.precision import LITERT_PRECISIONS
 from sottovoce_compiler.lowerings.onnx.causal_lowering import lower_onnx
 from sottovoce_compiler.lowerings.onnx.causal_recipe import causal_recipe
 from sottovoce_compiler.lowerings.onnx.graph import WEIGHTS_NAME
@@ -67,6 +69,18 @@ def test_the_weights_of_a_gguf_are_those_of_its_file(
         assert planned("gguf", precision).held["weights"] == without_anew
 
 
+@pytest.mark.parametrize("precision", LITERT_PRECISIONS)
+def test_the_weights_of_a_litert_graph_are_those_of_its_file(
+    precision: str, planned: Callable[..., MemoryPlan], checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    pytest.importorskip("ai_edge_litert")
+    lower_litert(language_model(checkpoint), checkpoint, precision, 512, tmp_path)
+    held = planned("litert", precision).held
+    size = (tmp_path / GRAPH).stat().st_size
+    assert 0 < size - held["file"] < 0.1 * size + 65_536  # operators, names, scales, norms
+    assert held["packed weights"] >= 0.9 * held["file"], "the kernels have a copy of their own"
+
+
 def test_the_cache_is_what_the_engine_allocates(planned: Callable[..., MemoryPlan], checkpoint: Checkpoint) -> None:
     spec = language_model(checkpoint).spec
     model: dict[str, Any] = {"layers": spec.layers, "kv_heads": spec.kv_heads, "head_width": spec.head_width}
@@ -74,6 +88,8 @@ def test_the_cache_is_what_the_engine_allocates(planned: Callable[..., MemoryPla
     first, whole = planned("onnx", "int8").uses
     assert first.adds["cache"] == shape.cache_bytes(512) and whole.adds["cache"] == shape.cache_bytes(4096)
     assert planned("gguf", "int8").held["cache"] == shape.cache_bytes(4096) // 2, "in half precision"
+    first, whole = planned("litert", "int8").uses
+    assert first.adds["cache"] == shape.cache_bytes(512) and whole.adds["cache"] == shape.cache_bytes(4096)
 
 
 def test_a_plan_for_a_format_that_is_not_known_or_a_model_without_its_tokenizer_is_none(checkpoint: Checkpoint) -> None:

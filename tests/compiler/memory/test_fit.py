@@ -76,6 +76,7 @@ def test_a_use_that_can_be_done_without_is_named_where_it_would_not_fit() -> Non
 
 
 def test_a_format_whose_memory_is_unknown_is_not_refused_but_cannot_have_a_neighbour() -> None:
-    assert require_fit("m", TARGET, "int3", plan_of, SIZES, None) == {}
+    memory = require_fit("m", TARGET, "int3", plan_of, SIZES, None)["memory"]
+    assert list(memory) == ["not_predicted"] and "nothing is refused" in memory["not_predicted"]
     with pytest.raises(InputError, match="--beside: the memory of this format is not predicted"):
         require_fit("m", TARGET, "int3", plan_of, SIZES, OTHER)

@@ -29,6 +29,7 @@ def test_a_bundle_says_what_it_takes_and_imports(monkeypatch: pytest.MonkeyPatch
         ({}, "its report predicts no memory; compile it again"),
         ({"memory": None}, "predicts no memory"),
         ({"memory": {"with_imports_mb": 3.0, "imports": []}}, "predicts no memory"),
+        ({"memory": {"not_predicted": "was not measured"}}, "the memory of its format is not predicted"),
         ({"memory": {"imports": {}}}, "has None MB of memory"),
         ({"memory": {"with_imports_mb": True, "imports": {}}}, "has True MB"),
         ({"memory": {"with_imports_mb": float("nan"), "imports": {}}}, "has nan MB"),

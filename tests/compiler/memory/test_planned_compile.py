@@ -7,7 +7,8 @@ import pytest
 
 from sottovoce.bundle import open_bundle
 from sottovoce.cli import main
-from sottovoce_compiler.memory.fit import DoesNotFitError
+from sottovoce_compiler.commands.compile import _memory as said_of_memory
+from sottovoce_compiler.memory.fit import DoesNotFitError, require_fit
 from sottovoce_compiler.memory.neighbour import read_neighbour
 from sottovoce_compiler.pipeline import compile_model
 from sottovoce_compiler.request import Request
@@ -97,3 +98,9 @@ def test_the_command_ends_with_what_the_bundle_will_take(tmp_path: Path, capsys:
         assert main(["compile", "random", "--target", "linux-x86-64", "-o", str(tmp_path / "x.svb")]) == 0
     assert "MB; in memory at most " in (out := capsys.readouterr().out)
     assert out.rstrip().endswith("of the 3221 MB that its target has for programs")
+
+
+def test_the_command_and_the_report_say_so_where_memory_is_not_predicted() -> None:
+    memory = require_fit("m", request(Path("x.svb")).target, "int8", lambda precision: None, ["int8"], None)
+    assert said_of_memory(memory) == "; how much memory it takes is not predicted"
+    assert said_of_memory({}) == "", "a report of before that"
