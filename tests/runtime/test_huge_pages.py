@@ -53,11 +53,15 @@ def test_what_is_in_use_is_moved_and_is_what_it_was(memory: np.ndarray) -> None:
     moved = move([part], SIZE, threading.Event())
     if not moved:
         pytest.skip("needs Linux 6.1 or newer, which can move memory to huge pages")
-    assert moved == part[1] - part[0] == huge_bytes(address_of(memory))
+    assert 0 < moved <= part[1] - part[0]  # less where the system has little memory in one piece
+    assert huge_bytes(address_of(memory)) >= moved
     assert np.array_equal(memory, np.arange(memory.size, dtype=np.float32))
 
 
 def test_what_is_not_in_use_takes_no_memory_afterwards_either() -> None:
+    setting = huge_pages._SETTINGS / "enabled"
+    if not setting.exists() or "[madvise]" not in setting.read_text():
+        pytest.skip("needs a system that gives huge pages where they are asked for, and nowhere else")
     held = mmap.mmap(-1, 8 * SIZE, flags=PRIVATE)
     values = np.frombuffer(held, np.float32)
     values[: values.size // 16] = 1
