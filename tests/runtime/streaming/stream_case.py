@@ -151,3 +151,13 @@ def check(events: Sequence[Event]) -> None:
     for before, after in pairwise(events):
         if isinstance(before, Partial) and isinstance(after, Partial):
             assert before.text != after.text
+
+
+# Two utterances with a long silence between them, the second with a short one inside.
+TALK = [*said(6, 0.5), *said(4, 6.0, first=6), *said(5, 8.4, first=10)]
+LENGTH = 12.0
+
+
+def names(script: list[Word]) -> list[str]:
+    """The words alone."""
+    return [word.word for word in script]
