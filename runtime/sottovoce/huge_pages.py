@@ -1,7 +1,7 @@
 """Moves what an engine holds to huge pages, a while after it was opened.
 
 A model's matrices are gone through once for every token. In pages of 4 KB that is an address to be looked up for every
-4 KB, more of them than a processor remembers; in pages of 2 MB they are few, and steps take a tenth less time
+4 KB, more of them than a processor remembers; in pages of 2 MB they are few, and steps take a twentieth less time
 (docs/decisions.md). Linux gives huge pages only to memory for which they are asked, and engines do not ask; since Linux
 6.1 they can be had afterwards (madvise(2), MADV_COLLAPSE).
 

@@ -36,7 +36,7 @@ Show = Callable[[str], AbstractContextManager[Watcher]]  # a measure's name -> w
 # oneDNN, with which torch multiplies on a CPU, keeps 1,024 compiled multiplications with their memory, one for a shape,
 # and packed batches hardly ever have a shape twice: 30 steps of 256 tokens took 640 MB more than the first. With 64
 # kept it was 410 MB, at the same speed.
-_ONEDNN_KEEPS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
+_ONEDNN_KEEPS = "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +114,7 @@ def prepare_request(request: Request, tell: Tell, world: World) -> tuple[Prepare
 def finetune(request: Request, show: Show, tell: Tell = lambda text: None, launch: Launch | None = None) -> Finetuned:
     """All of it. Raises what `prepare` and `train` raise, and TrainingError where the adapter changed nothing."""
     began, launch = time.monotonic(), launch or Launch()
-    for name, value in _ONEDNN_KEEPS.items():  # read at the first multiplication
-        os.environ.setdefault(name, value)
+    os.environ.setdefault(*_ONEDNN_KEEPS)  # read at the first multiplication
     prepared, found, folder = prepare_request(request, tell, launch.world)
     launch.world.barrier()  # nobody looks for what is in the way when the main process has begun to write
     for note in (prepared.packing.reason, *prepared.data.notes()):
